@@ -1,0 +1,151 @@
+"""THE pixel convention, and the affine maps between a sent image, a net's crop and its heatmap.
+
+Convention `centre-integer`: the centre of the top-left pixel is (0, 0), so an image of W x H pixels covers
+[-0.5, W - 0.5] x [-0.5, H - 0.5]. A heatmap cell covers `stride` crop pixels:
+
+    x_crop = (x_cell + 0.5) * stride - 0.5        x_cell = (x_crop + 0.5) / stride - 0.5
+
+Boxes are (x, y, width, height) in the coordinates of the points: x, y is the left and top edge. The whole image
+is the box (-0.5, -0.5, W, H). Sizes are (height, width). A crop fills its own [-0.5, w - 0.5] x [-0.5, h - 0.5].
+
+Matrices are (..., 2, 3) float64 affine maps acting on column vectors (x, y, 1). OpenCV's `warpAffine` has its
+pixel centres at integers too, so the same matrices warp images and move points.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from model_zoo.errors import GeometryError
+
+PIXEL_CONVENTION = "centre-integer"
+"""Name of the convention above, as written in every manifest."""
+
+Floats = NDArray[np.floating[Any]]
+
+
+def cells_to_pixels(points: ArrayLike, stride: float) -> Floats:
+    """Map points from heatmap cells to crop pixels; any shape, float64."""
+    return (np.asarray(points, np.float64) + 0.5) * stride - 0.5
+
+
+def pixels_to_cells(points: ArrayLike, stride: float) -> Floats:
+    """Map points from crop pixels to heatmap cells; the inverse of `cells_to_pixels`."""
+    return (np.asarray(points, np.float64) + 0.5) / stride - 0.5
+
+
+def whole_image_box(size: tuple[int, int]) -> Floats:
+    """The (4,) box that covers an image of (height, width) pixels."""
+    height, width = size
+    return np.array([-0.5, -0.5, width, height], np.float64)
+
+
+def box_of_points(points: ArrayLike) -> Floats:
+    """The smallest (4,) box around (N, 2) points, N >= 1."""
+    points = np.asarray(points, np.float64)
+    low, high = points.min(axis=0), points.max(axis=0)
+    return np.concatenate([low, high - low])
+
+
+def expand_box(boxes: ArrayLike, size: tuple[int, int], padding: float) -> Floats:
+    """Grow (..., 4) boxes about their centres to the aspect of `size` (height, width), then by `padding`.
+
+    Raises:
+        GeometryError: a box that is not finite or has no area, or a padding or size that is not positive.
+    """
+    boxes = np.asarray(boxes, np.float64)
+    height, width = size
+    if boxes.shape[-1:] != (4,) or not np.isfinite(boxes).all() or not (boxes[..., 2:] > 0).all():
+        raise GeometryError("boxes must be finite (x, y, width, height) with a positive width and height")
+    if not (padding > 0 and height > 0 and width > 0):
+        raise GeometryError(f"padding and crop size must be positive, got {padding} and {size}")
+    centres = boxes[..., :2] + boxes[..., 2:] / 2
+    grown_height = np.maximum(boxes[..., 3], boxes[..., 2] * height / width) * padding
+    extent = np.stack([grown_height * width / height, grown_height], axis=-1)
+    return np.concatenate([centres - extent / 2, extent], axis=-1)
+
+
+def crop_affine(
+    boxes: ArrayLike,
+    size: tuple[int, int],
+    *,
+    padding: float = 1.0,
+    rotation_deg: ArrayLike = 0.0,
+    flip: ArrayLike = False,
+) -> Floats:
+    """Maps from image pixels to the pixels of crops of `size` (height, width).
+
+    The box, grown to the crop's aspect and by `padding`, fills the crop exactly. Then the content is turned
+    about the crop's centre, and last mirrored left to right.
+
+    Args:
+        boxes: (..., 4) in image pixels.
+        size: (height, width) of the crop.
+        padding: context around the box; 1.25 shows an eighth of the box on each side.
+        rotation_deg: (...), positive turns the content clockwise as seen (y points down).
+        flip: (...) bool, True mirrors x. The caller swaps left and right keypoints.
+
+    Returns:
+        (..., 2, 3) float64.
+
+    Raises:
+        GeometryError: as `expand_box`.
+    """
+    grown = expand_box(boxes, size, padding)
+    height, width = size
+    scale = height / grown[..., 3]
+    centres = grown[..., :2] + grown[..., 2:] / 2
+    angle = np.deg2rad(np.broadcast_to(np.asarray(rotation_deg, np.float64), scale.shape))
+    mirror = np.where(np.broadcast_to(np.asarray(flip, bool), scale.shape), -1.0, 1.0)
+    cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
+    linear = np.stack([np.stack([mirror * cos, -mirror * sin], -1), np.stack([sin, cos], -1)], -2)
+    middle = np.array([(width - 1) / 2, (height - 1) / 2])
+    offset = middle - np.einsum("...ij,...j->...i", linear, centres)
+    return np.concatenate([linear, offset[..., None]], axis=-1)
+
+
+def invert(matrices: ArrayLike) -> Floats:
+    """Inverse of (..., 2, 3) affine maps; GeometryError where one has no inverse."""
+    matrices = np.asarray(matrices, np.float64)
+    linear, offset = matrices[..., :2], matrices[..., 2]
+    determinant = linear[..., 0, 0] * linear[..., 1, 1] - linear[..., 0, 1] * linear[..., 1, 0]
+    if not np.isfinite(matrices).all() or not np.all(np.abs(determinant) > 1e-12):
+        raise GeometryError("the affine map has no inverse")
+    adjugate = np.stack(
+        [
+            np.stack([linear[..., 1, 1], -linear[..., 0, 1]], -1),
+            np.stack([-linear[..., 1, 0], linear[..., 0, 0]], -1),
+        ],
+        -2,
+    )
+    inverse = adjugate / determinant[..., None, None]
+    return np.concatenate([inverse, -np.einsum("...ij,...j->...i", inverse, offset)[..., None]], axis=-1)
+
+
+def apply(matrices: ArrayLike, points: ArrayLike) -> Floats:
+    """Move (..., N, 2) points by (..., 2, 3) maps; leading axes broadcast."""
+    matrices, points = np.asarray(matrices, np.float64), np.asarray(points, np.float64)
+    return points @ np.swapaxes(matrices[..., :2], -1, -2) + matrices[..., None, :, 2]
+
+
+def warp(image: NDArray[np.uint8], matrix: ArrayLike, size: tuple[int, int], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    """Resample an (H, W, 3) image into a crop of `size` (height, width): bilinear, black outside.
+
+    Args:
+        image: (H, W, 3) uint8.
+        matrix: (2, 3), from image pixels to crop pixels.
+        size: (height, width) of the crop.
+        out: C-contiguous (height, width, 3) uint8 to write into; saves a copy where the caller owns a batch.
+
+    Returns:
+        The crop; `out` itself where it was given.
+    """
+    height, width = size
+    return cv2.warpAffine(
+        image, np.asarray(matrix, np.float64), (width, height), dst=out, flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0),
+    )  # fmt: skip

@@ -1,0 +1,211 @@
+"""BundleManifest: every fact that is needed to run a model and to judge it, in one typed document.
+
+The same document stands in `manifest.json` beside the model and, without the hashes of the files, in the metadata
+of the ONNX file itself (key `reppose.manifest`), so that a single `.onnx` describes itself.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+from model_zoo import skeletons
+from model_zoo.errors import SkeletonError
+
+SCHEMA_VERSION = 1
+ONNX_METADATA_KEY = "reppose.manifest"
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Normalisation(_Document):
+    """How pixels become the net's numbers: (pixel - mean) / scale, the same for all channels."""
+
+    mean: float = 114.0
+    """Subtracted from every pixel value, 0..255."""
+    scale: PositiveFloat = 58.0
+    """Divides the difference."""
+    inside_graph: bool = True
+    """True: the graph takes raw pixels and does this itself."""
+
+
+class InputSpec(_Document):
+    """The one input of the graph: a batch of crops."""
+
+    name: str
+    """Name of the graph's input."""
+    dtype: Literal["uint8", "float32"] = "uint8"
+    """Element type."""
+    layout: Literal["NHWC", "NCHW"] = "NHWC"
+    """Order of the axes; N is dynamic."""
+    channels: Literal["RGB"] = "RGB"
+    """Order of the colour channels."""
+    height: PositiveInt
+    """Crop height in pixels."""
+    width: PositiveInt
+    """Crop width in pixels."""
+    padding: PositiveFloat = 1.25
+    """Context around the person's box that the net was trained with; see `geometry.crop_affine`."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width), the order that `geometry` takes."""
+        return self.height, self.width
+
+
+class HeatmapOutput(_Document):
+    """One output of the graph: (N, K, H, W) float32 heatmaps, best possible peak 1."""
+
+    name: str
+    """Name of the graph's output."""
+    kind: Literal["heatmaps"] = "heatmaps"
+    """What the numbers are."""
+    height: PositiveInt
+    """Cells down."""
+    width: PositiveInt
+    """Cells across."""
+    stride: PositiveFloat
+    """Crop pixels that one cell covers."""
+
+
+class Codec(_Document):
+    """How keypoints were written as heatmaps, and how to read them back."""
+
+    kind: Literal["gaussian"] = "gaussian"
+    """Target of the training: a Gaussian about the un-rounded point."""
+    sigma_cells: PositiveFloat
+    """Standard deviation of the target in cells."""
+    decoder: str = "dark"
+    """Decoder that the accuracy below was measured with; the default of a request."""
+    dark_blur_kernel: Annotated[int, Field(ge=0)] = 0
+    """Side of the Gaussian blur before DARK's Newton step, odd; 0 for none."""
+
+
+class Hashes(_Document):
+    """One file of the bundle."""
+
+    sha256: Sha256
+    """Of the whole file."""
+    bytes: PositiveInt
+    """Size of the file."""
+
+
+class DataSet(_Document):
+    """Where labels and pictures came from."""
+
+    name: str
+    """Name of the set and split."""
+    people: PositiveInt
+    """Annotated people used."""
+    licence: str
+    """Terms of the pictures and labels."""
+
+
+class Training(_Document):
+    """Where the weights come from: enough to make them again."""
+
+    command: str
+    """The command that was run."""
+    config: dict[str, object]
+    """The resolved configuration of the run."""
+    seed: int
+    """Seed of the run."""
+    epochs: Annotated[float, Field(ge=0)]
+    """Passes over the training set."""
+    hours: Annotated[float, Field(ge=0)]
+    """Wall-clock hours of training."""
+    hardware: str
+    """What it ran on."""
+    finished: str
+    """Date, ISO 8601."""
+    versions: dict[str, str]
+    """Python, torch and the like."""
+    data: tuple[DataSet, ...]
+    """Training sets."""
+
+
+class Accuracy(_Document):
+    """One measured figure."""
+
+    data: str
+    """Set and split that it was measured on."""
+    metric: str
+    """PCK@0.2, PCKh@0.5, OKS-AP, ..."""
+    value: float
+    """In per cent."""
+    people: PositiveInt
+    """People that counted."""
+    decoder: str
+    """Decoder used."""
+    command: str
+    """Command that printed the figure."""
+
+
+class BundleManifest(_Document):
+    """All facts about one version of one model."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    """Version of this document's form."""
+    name: Name
+    """Name of the model, as in a request."""
+    version: Name
+    """Version of the model."""
+    description: str
+    """One line for people."""
+    licence: str
+    """Terms under which the weights may be used."""
+    skeleton: str
+    """Name of the skeleton, see `skeletons`."""
+    keypoints: tuple[str, ...]
+    """Names of the K keypoints in output order; always those of the skeleton."""
+    pixel_convention: Literal["centre-integer"] = "centre-integer"
+    """Where pixel centres lie; see `geometry`."""
+    input: InputSpec
+    """The crop that goes in."""
+    normalisation: Normalisation = Normalisation()
+    """Pixels to numbers."""
+    outputs: tuple[HeatmapOutput, ...] = Field(min_length=1, max_length=1)
+    """What comes out."""
+    codec: Codec
+    """Keypoints to heatmaps and back."""
+    model_file: str = "model.onnx"
+    """File name of the graph."""
+    files: dict[str, Hashes] = Field(default_factory=dict)
+    """Every other file of the bundle by name; empty inside the ONNX metadata."""
+    macs: PositiveInt
+    """Multiply-adds of one crop."""
+    parameters: PositiveInt
+    """Weights of the deployed graph."""
+    opset: PositiveInt
+    """ONNX operator set."""
+    training: Training
+    """Where the weights come from."""
+    accuracy: tuple[Accuracy, ...] = ()
+    """What was measured."""
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        try:
+            expected = skeletons.skeleton(self.skeleton).keypoints
+        except SkeletonError as error:
+            raise ValueError(str(error)) from error
+        if self.keypoints != expected:
+            raise ValueError(f"keypoints differ from those of skeleton {self.skeleton}")
+        for output in self.outputs:
+            covered = (output.height * output.stride, output.width * output.stride)
+            if covered != self.input.size:
+                raise ValueError(f"output {output.name}: cells x stride cover {covered}, the crop is {self.input.size}")
+        if "/" in self.model_file or self.model_file.startswith("."):
+            raise ValueError("model_file must be a plain file name")
+        return self
+
+    @property
+    def heatmaps(self) -> HeatmapOutput:
+        """The heatmap output."""
+        return self.outputs[0]
