@@ -5,8 +5,9 @@ Convention `centre-integer`: the centre of the top-left pixel is (0, 0), so an i
 
     x_crop = (x_cell + 0.5) * stride - 0.5        x_cell = (x_crop + 0.5) / stride - 0.5
 
-Boxes are (x, y, width, height) in the coordinates of the points: x, y is the left and top edge. The whole image
-is the box (-0.5, -0.5, W, H). Sizes are (height, width). A crop fills its own [-0.5, w - 0.5] x [-0.5, h - 0.5].
+Boxes are (x, y, width, height) in the coordinates of the points: x, y is the left and top edge. The whole
+image is the box (-0.5, -0.5, W, H). Sizes are (height, width). A crop fills its own
+[-0.5, w - 0.5] x [-0.5, h - 0.5].
 
 Matrices are (..., 2, 3) float64 affine maps acting on column vectors (x, y, 1). OpenCV's `warpAffine` has its
 pixel centres at integers too, so the same matrices warp images and move points.
@@ -132,7 +133,9 @@ def apply(matrices: ArrayLike, points: ArrayLike) -> Floats:
     return points @ np.swapaxes(matrices[..., :2], -1, -2) + matrices[..., None, :, 2]
 
 
-def warp(image: NDArray[np.uint8], matrix: ArrayLike, size: tuple[int, int], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+def warp(
+    image: NDArray[np.uint8], matrix: ArrayLike, size: tuple[int, int], out: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
     """Resample an (H, W, 3) image into a crop of `size` (height, width): bilinear, black outside.
 
     Args:

@@ -1,7 +1,7 @@
 """BundleManifest: every fact that is needed to run a model and to judge it, in one typed document.
 
-The same document stands in `manifest.json` beside the model and, without the hashes of the files, in the metadata
-of the ONNX file itself (key `reppose.manifest`), so that a single `.onnx` describes itself.
+The same document stands in `manifest.json` beside the model and, without the hashes of the files, in the
+metadata of the ONNX file itself (key `reppose.manifest`), so that a single `.onnx` describes itself.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ SCHEMA_VERSION = 1
 ONNX_METADATA_KEY = "reppose.manifest"
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}$")]
+"""A plain name: no folders, nothing hidden, nothing that leads out of the bundle."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Normalisation(_Document):
@@ -85,6 +87,12 @@ class Codec(_Document):
     """Decoder that the accuracy below was measured with; the default of a request."""
     dark_blur_kernel: Annotated[int, Field(ge=0)] = 0
     """Side of the Gaussian blur before DARK's Newton step, odd; 0 for none."""
+
+    @model_validator(mode="after")
+    def _blurs_about_a_cell(self) -> Self:
+        if self.dark_blur_kernel and self.dark_blur_kernel % 2 == 0:
+            raise ValueError(f"dark_blur_kernel must be 0 or odd, got {self.dark_blur_kernel}")
+        return self
 
 
 class Hashes(_Document):
@@ -174,9 +182,9 @@ class BundleManifest(_Document):
     """What comes out."""
     codec: Codec
     """Keypoints to heatmaps and back."""
-    model_file: str = "model.onnx"
+    model_file: FileName = "model.onnx"
     """File name of the graph."""
-    files: dict[str, Hashes] = Field(default_factory=dict)
+    files: dict[FileName, Hashes] = Field(default_factory=dict)
     """Every other file of the bundle by name; empty inside the ONNX metadata."""
     macs: PositiveInt
     """Multiply-adds of one crop."""
@@ -200,9 +208,9 @@ class BundleManifest(_Document):
         for output in self.outputs:
             covered = (output.height * output.stride, output.width * output.stride)
             if covered != self.input.size:
-                raise ValueError(f"output {output.name}: cells x stride cover {covered}, the crop is {self.input.size}")
-        if "/" in self.model_file or self.model_file.startswith("."):
-            raise ValueError("model_file must be a plain file name")
+                raise ValueError(
+                    f"output {output.name} covers {covered} pixels, the crop is {self.input.size}"
+                )
         return self
 
     @property

@@ -43,7 +43,7 @@ class Skeleton:
 
     @property
     def flip_order(self) -> tuple[int, ...]:
-        """Index of each keypoint's mirror partner, itself where it has none: points[flip_order] swaps sides."""
+        """Index of each keypoint's mirror partner, else its own: points[flip_order] swaps sides."""
         order = list(range(len(self)))
         for left, right in self.flip_pairs:
             order[left], order[right] = right, left
@@ -58,9 +58,13 @@ class Skeleton:
 
 
 def _skeleton(
-    name: str, keypoints: str, bones: str, sigmas: tuple[float, ...], flip_pairs: tuple[tuple[int, int], ...] | None = None
+    name: str,
+    keypoints: str,
+    bones: str,
+    sigmas: tuple[float, ...],
+    flip_pairs: tuple[tuple[int, int], ...] | None = None,
 ) -> Skeleton:
-    """Build from space-separated names and `parent-child` bones; left_*/right_* names pair up by themselves."""
+    """Build from space-separated names and `parent-child` bones; left_* and right_* pair up by themselves."""
     names = tuple(keypoints.split())
     if flip_pairs is None:
         flip_pairs = tuple(
@@ -105,8 +109,9 @@ LSP14 = _skeleton(
     "neck-right_shoulder neck-left_shoulder right_shoulder-right_hip left_shoulder-left_hip "
     "right_shoulder-right_elbow right_elbow-right_wrist left_shoulder-left_elbow left_elbow-left_wrist "
     "neck-head_top",
-    (0.089, 0.087, 0.107, 0.107, 0.087, 0.089, 0.062, 0.072, 0.079, 0.079, 0.072, 0.062, _NECK_SIGMA, _NECK_SIGMA),
-)
+    (0.089, 0.087, 0.107, 0.107, 0.087, 0.089, 0.062, 0.072, 0.079, 0.079, 0.072, 0.062,
+     _NECK_SIGMA, _NECK_SIGMA),
+)  # fmt: skip
 
 HAND21 = _skeleton(
     "hand21",
