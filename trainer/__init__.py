@@ -1,0 +1,1 @@
+"""Makes pose models: data, nets, losses, the training loop, evaluation and export to bundles."""

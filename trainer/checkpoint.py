@@ -1,0 +1,97 @@
+"""Run folders: what a run leaves behind, and how it goes on after an interruption.
+
+    RUN/config.yaml        the resolved configuration
+    RUN/facts.json         command, versions, hardware
+    RUN/metrics.csv        one row per epoch
+    RUN/tensorboard/       the same as curves
+    RUN/checkpoint.pt      net, average, optimiser and history after the last finished epoch
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer import config as configuration
+from trainer.config import RunConfig
+from trainer.errors import CheckpointError
+
+Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and files of one run."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoint_file(self) -> Path:
+        """State after the last finished epoch."""
+        return self.path / "checkpoint.pt"
+
+    def config(self) -> RunConfig:
+        """The configuration that the run was started with."""
+        if not self.config_file.is_file():
+            raise CheckpointError(f"{self.path} is no run folder: it has no config.yaml")
+        return configuration.load(str(self.config_file))
+
+    def start(self, config: RunConfig, counts: list[int]) -> None:
+        """Write down what the run is; refuses a folder that holds another run.
+
+        Args:
+            config: the resolved configuration.
+            counts: people per training set.
+        """
+        if self.config_file.is_file() and self.config() != config:
+            raise CheckpointError(
+                f"{self.path} holds a run with another configuration; choose another --out, or continue that run "
+                "with its own configuration"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.config_file.write_text(configuration.dump(config), "utf-8")
+        facts = {
+            "command": " ".join(["reppose-train", *sys.argv[1:]]),
+            "hardware": f"{torch.get_num_threads()} threads on {platform.machine()}"
+            if not torch.cuda.is_available()
+            else torch.cuda.get_device_name(),
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("torch", "lightning", "numpy", "opencv-python-headless")},
+            },
+            "people": counts,
+        }
+        (self.path / "facts.json").write_text(json.dumps(facts, indent=2), "utf-8")
+
+    def facts(self) -> dict[str, Any]:
+        """What `start` wrote down."""
+        return json.loads((self.path / "facts.json").read_text("utf-8"))
+
+    def write_metrics(self, history: list[Row]) -> None:
+        """Write the whole history anew, so that a resumed run leaves no row twice."""
+        names = list(dict.fromkeys(name for row in history for name in row))
+        partial = self.path / "metrics.partial"
+        with partial.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, names)
+            writer.writeheader()
+            writer.writerows(history)
+        partial.replace(self.path / "metrics.csv")
+
+    def load_checkpoint(self) -> dict[str, Any]:
+        """The last checkpoint; CheckpointError where there is none."""
+        if not self.checkpoint_file.is_file():
+            raise CheckpointError(f"{self.path} has no checkpoint yet")
+        return torch.load(self.checkpoint_file, map_location="cpu", weights_only=True)

@@ -1,0 +1,167 @@
+"""Read people from COCO-keypoints JSON, over a plain folder of pictures or over an indexed tar.
+
+In the indexed form the pictures lie in one uncompressed tar and every entry of `images` carries `tar_offset` and
+`tar_size`, the byte range of its picture; nothing is unpacked. Keypoints are matched to the wanted skeleton by
+NAME, so LSP's 14 and COCO's 17 joints merge into one skeleton; what a set lacks gets weight 0.
+
+Coordinates are those of the file: pixels of the stored picture, the centre of the first pixel at (0, 0).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from model_zoo.skeletons import Skeleton
+from trainer.errors import DataError
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Where one picture's bytes are."""
+
+    file: Path
+    """The picture itself, or the tar that holds it."""
+    offset: int = 0
+    """First byte."""
+    size: int | None = None
+    """Number of bytes; None reads the whole file."""
+
+    def load(self) -> NDArray[np.uint8]:
+        """Decode to (H, W, 3) RGB; DataError names the file where that fails."""
+        try:
+            with self.file.open("rb") as stream:
+                stream.seek(self.offset)
+                data = stream.read(-1 if self.size is None else self.size)
+        except OSError as error:
+            raise DataError(f"cannot read {self.file}: {error}") from error
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        if image is None:
+            raise DataError(f"{self.file} holds no readable picture at byte {self.offset}")
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+@dataclass(frozen=True)
+class Person:
+    """One annotated person in the keypoints of the wanted skeleton."""
+
+    id: int
+    """Annotation id in its file."""
+    image_id: int
+    """Picture id in its file."""
+    picture: Picture
+    box: NDArray[np.float64]
+    """(4,) x, y, width, height."""
+    area: float
+    """Square pixels, as OKS wants it."""
+    points: NDArray[np.float64]
+    """(K, 2); 0 where not labelled."""
+    visible: NDArray[np.int64]
+    """(K,) 0 not labelled, 1 labelled but hidden, 2 visible."""
+    weight: NDArray[np.float64]
+    """(K,) in 0..1: how much the label counts in the loss; 0 wherever `visible` is 0."""
+
+    def with_labels(
+        self, points: NDArray[np.float64], visible: NDArray[np.int64], weight: NDArray[np.float64]
+    ) -> Person:
+        """A copy with other labels."""
+        return replace(self, points=points, visible=visible, weight=weight)
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """Parse a JSON object; DataError names the file."""
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise DataError(f"{path} holds no JSON object")
+    return document
+
+
+def read(annotations: Path, skeleton: Skeleton, *, images: Path | None = None, keypoints_at_least: int = 1) -> list[Person]:
+    """All usable people of one file, in its order.
+
+    Args:
+        annotations: COCO-keypoints JSON.
+        skeleton: the keypoints wanted; matched by name.
+        images: folder that `file_name` is relative to, or the indexed tar. None takes the tar of the same name
+            beside the JSON if there is one, else the JSON's own folder.
+        keypoints_at_least: people with fewer labelled keypoints of the skeleton are left out, as are crowds
+            and boxes without an area.
+
+    Raises:
+        DataError: the file is unreadable, has no keypoint that the skeleton knows, or an entry is malformed.
+    """
+    document = load_json(annotations)
+    if images is None:
+        tar = annotations.with_suffix(".tar")
+        images = tar if tar.is_file() else annotations.parent
+    try:
+        pictures = {entry["id"]: _picture(entry, images) for entry in document["images"]}
+        columns = {each["id"]: _columns(each["keypoints"], skeleton) for each in document["categories"]}
+        people = [
+            _person(entry, pictures, columns, len(skeleton))
+            for entry in document["annotations"]
+            if not entry.get("iscrowd") and "keypoints" in entry and min(entry["bbox"][2:]) > 0
+        ]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise DataError(f"{annotations}: malformed entry ({type(error).__name__}: {error})") from error
+    if not any(len(targets) for targets, _ in columns.values()):
+        raise DataError(f"{annotations} names no keypoint of {skeleton.name}")
+    return [person for person in people if (person.visible > 0).sum() >= keypoints_at_least]
+
+
+def _picture(entry: dict[str, Any], images: Path) -> Picture:
+    if images.is_dir():
+        return Picture(images / entry["file_name"])
+    return Picture(images, int(entry["tar_offset"]), int(entry["tar_size"]))
+
+
+def _columns(names: list[str], skeleton: Skeleton) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(indices in the skeleton, indices in the file) of the keypoints that both have."""
+    shared = [(skeleton.index(name), column) for column, name in enumerate(names) if name in skeleton.keypoints]
+    pairs = np.array(shared, np.int64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _person(
+    entry: dict[str, Any],
+    pictures: dict[int, Picture],
+    columns: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]],
+    count: int,
+) -> Person:
+    labels = np.array(entry["keypoints"], np.float64).reshape(-1, 3)
+    targets, sources = columns[entry["category_id"]]
+    points, visible = np.zeros((count, 2)), np.zeros(count, np.int64)
+    points[targets], visible[targets] = labels[sources, :2], labels[sources, 2].astype(np.int64)
+    points[visible == 0] = 0
+    box = np.array(entry["bbox"], np.float64)
+    return Person(
+        id=int(entry["id"]),
+        image_id=int(entry["image_id"]),
+        picture=pictures[entry["image_id"]],
+        box=box,
+        area=float(entry.get("area") or 0.53 * box[2] * box[3]),
+        points=points,
+        visible=visible,
+        weight=(visible > 0).astype(np.float64),
+    )
+
+
+def pictures(people: Iterable[Person]) -> Iterator[tuple[Person, NDArray[np.uint8]]]:
+    """Each person with its decoded picture; a picture shared by neighbours is decoded once."""
+    last: tuple[Picture, NDArray[np.uint8]] | None = None
+    for person in people:
+        if last is None or last[0] != person.picture:
+            last = (person.picture, person.picture.load())
+        yield person, last[1]

@@ -1,0 +1,52 @@
+"""Measure a net on annotated people, with the same crops and decoders that the service uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_zoo import codecs, geometry
+from model_zoo.manifest import Codec
+from trainer.data.people import Person, pictures
+from trainer.progress import track
+
+Net = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""(B, h, w, 3) raw crops -> (B, K, H, W) heatmaps."""
+
+Points = NDArray[np.floating[Any]]
+
+
+def crops(people: list[Person], size: tuple[int, int], padding: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Everybody's crop about the labelled box: (N, h, w, 3) uint8, and the (N, 2, 3) maps from picture to crop."""
+    matrices = geometry.crop_affine(np.stack([person.box for person in people]), size, padding=padding)
+    batch = np.empty((len(people), *size, 3), np.uint8)
+    for index, (_, image) in enumerate(track(pictures(people), "Cropping people", total=len(people))):
+        geometry.warp(image, matrices[index], size, out=batch[index])
+    return batch, matrices
+
+
+def predict(
+    net: Net, images: NDArray[np.uint8], matrices: NDArray[np.float64], codec: Codec, decoder: str, stride: float, batch: int = 32
+) -> tuple[Points, Points]:
+    """Keypoints of N crops.
+
+    Args:
+        net: the net, torch or ONNX.
+        images: (N, h, w, 3).
+        matrices: (N, 2, 3) from picture to crop.
+        codec: how the net writes keypoints.
+        decoder: name of the decoder.
+        stride: crop pixels per cell.
+        batch: crops per call of the net.
+
+    Returns:
+        points (N, K, 2) in pixels of the pictures, and scores (N, K).
+    """
+    decode = codecs.decoder(decoder)
+    parts = [decode(net(images[at : at + batch]), codec) for at in range(0, len(images), batch)]
+    cells = np.concatenate([points for points, _ in parts])
+    scores = np.concatenate([score for _, score in parts])
+    return geometry.apply(geometry.invert(matrices), geometry.cells_to_pixels(cells, stride)), scores

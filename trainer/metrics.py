@@ -1,0 +1,134 @@
+"""How good poses are: PCK, PCKh and COCO's OKS-AP. Values in per cent.
+
+PCK@0.2 follows the protocol under which published light nets were compared on the same pictures: torso = mean of the two
+diagonals right shoulder - left hip and left shoulder - right hip of the labels; where one is labelled it alone counts, and
+people with neither are left out; per joint the share of labelled joints within 0.2 of the torso, then the
+mean over the twelve limb joints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_zoo.skeletons import COCO17, Skeleton
+from trainer.data.people import Person
+from trainer.errors import DataError
+
+LIMBS = tuple(
+    f"{side}_{part}" for part in ("ankle", "knee", "hip", "wrist", "elbow", "shoulder") for side in ("left", "right")
+)
+DIAGONALS = (("right_shoulder", "left_hip"), ("left_shoulder", "right_hip"))
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure."""
+
+    metric: str
+    value: float
+    """Per cent."""
+    people: int
+    """How many people counted."""
+    per_keypoint: dict[str, float]
+    """Per cent by keypoint name; empty for AP."""
+
+
+def lengths(people: list[Person], skeleton: Skeleton, segments: tuple[tuple[str, str], ...]) -> NDArray[np.float64]:
+    """(N,) mean length of those segments whose two ends are labelled, in pixels; NaN where none is."""
+    found = np.full((len(people), len(segments)), np.nan)
+    for column, names in enumerate(segments):
+        a, b = (skeleton.index(name) for name in names)
+        for row, person in enumerate(people):
+            if person.visible[a] and person.visible[b]:
+                found[row, column] = np.linalg.norm(person.points[a] - person.points[b])
+    counts = np.isfinite(found).sum(axis=1)
+    return np.where(counts > 0, np.nansum(found, axis=1) / np.maximum(counts, 1), np.nan)
+
+
+def pck(people: list[Person], points: NDArray[np.floating[Any]], skeleton: Skeleton, threshold: float = 0.2) -> Score:
+    """PCK normalised by the torso, over the twelve limb joints.
+
+    Args:
+        people: N people with labels.
+        points: (N, K, 2) predictions in pixels of their pictures.
+        skeleton: of labels and predictions.
+        threshold: in torso lengths.
+    """
+    sizes = lengths(people, skeleton, DIAGONALS)
+    return _pck(people, points, skeleton, sizes, threshold, LIMBS, f"PCK@{threshold:g}")
+
+
+def pckh(people: list[Person], points: NDArray[np.floating[Any]], skeleton: Skeleton, threshold: float = 0.5) -> Score:
+    """PCK normalised by the head, the segment from neck to head_top, over limbs, neck and head_top. See `pck`."""
+    sizes = lengths(people, skeleton, (("neck", "head_top"),))
+    return _pck(people, points, skeleton, sizes, threshold, (*LIMBS, "neck", "head_top"), f"PCKh@{threshold:g}")
+
+
+def _pck(
+    people: list[Person],
+    points: NDArray[np.floating[Any]],
+    skeleton: Skeleton,
+    sizes: NDArray[np.float64],
+    threshold: float,
+    names: tuple[str, ...],
+    metric: str,
+) -> Score:
+    counted = np.isfinite(sizes) & (np.nan_to_num(sizes) > 0)
+    if not counted.any():
+        raise DataError(f"{metric}: nobody has the labels that it is normalised by")
+    truth = np.stack([person.points for person in people])[counted]
+    labelled = np.stack([person.visible for person in people])[counted] > 0
+    distance = np.linalg.norm(np.asarray(points, np.float64)[counted] - truth, axis=-1) / sizes[counted, None]
+    right = (distance <= threshold) & labelled
+    rates = {
+        name: 100 * right[:, index].sum() / labelled[:, index].sum()
+        for name in names
+        if labelled[:, index := skeleton.index(name)].any()
+    }
+    return Score(metric, float(np.mean(list(rates.values()))), int(counted.sum()), {k: float(v) for k, v in rates.items()})
+
+
+def oks_ap(people: list[Person], points: NDArray[np.floating[Any]], scores: NDArray[np.floating[Any]], skeleton: Skeleton) -> Score:
+    """COCO's average precision over OKS 0.50:0.05:0.95 on the 17 COCO keypoints, by the COCO evaluation itself.
+
+    Args:
+        people: N people, one prediction each.
+        points: (N, K, 2) in pixels of their pictures.
+        scores: (N, K); a person's score is their mean over the 17.
+        skeleton: must hold COCO's 17 keypoints.
+    """
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    order = [skeleton.index(name) for name in COCO17.keypoints]
+    truth, found = [], []
+    for row, person in enumerate(people):
+        labels = np.concatenate([person.points[order], person.visible[order, None]], axis=1)
+        common = {"image_id": row, "category_id": 1}
+        truth.append(
+            common
+            | {"id": row + 1, "bbox": person.box.tolist(), "area": person.area, "iscrowd": 0}
+            | {"keypoints": labels.ravel().tolist(), "num_keypoints": int((labels[:, 2] > 0).sum())}
+        )
+        answer = np.concatenate([points[row, order], scores[row, order, None]], axis=1)
+        found.append(common | {"keypoints": answer.ravel().tolist(), "score": float(scores[row, order].mean())})
+    with contextlib.redirect_stdout(io.StringIO()):
+        labels_set = COCO(
+            {
+                "images": [{"id": row} for row in range(len(people))],
+                "annotations": truth,
+                "categories": [{"id": 1, "name": "person", "keypoints": list(COCO17.keypoints), "skeleton": []}],
+            }
+        )
+        evaluation = COCOeval_faster(
+            labels_set, labels_set.loadRes(found), "keypoints", kpt_oks_sigmas=list(COCO17.sigmas)
+        )
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return Score("OKS-AP", 100 * float(evaluation.stats[0]), len(people), {})

@@ -1,0 +1,113 @@
+"""The pose net: a RepVGG stack down to stride 32, and a light decoder up to a heatmap at stride 8.
+
+Dense 3x3 convolutions with ReLU and widths in multiples of 16 run at a CPU's peak; the decoder is nearest-neighbour
+doubling plus 1x1 lateral convolutions, because transposed convolutions cost far more than they bring.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainer.nets.repvgg import FORMS, ConvNorm, Form
+
+OUTPUT_STRIDE = 8
+"""Input pixels per heatmap cell."""
+INPUT_MULTIPLE = 32
+"""Crop sides must be multiples of this: the deepest stage's stride."""
+
+
+class NetConfig(BaseModel):
+    """Shape of the net."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    form: Form = "merged"
+    """Training form of the blocks: `merged` is fast on a CPU, `branches` is RepVGG as published."""
+    stem: PositiveInt = 16
+    """Width of the first convolution, stride 2."""
+    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=4, max_length=4)] = (32, 48, 96, 128)
+    """Widths of the stages at strides 4, 8, 16, 32."""
+    blocks: Annotated[tuple[PositiveInt, ...], Field(min_length=4, max_length=4)] = (1, 2, 3, 2)
+    """Blocks per stage; the first of each halves the resolution."""
+    decoder: Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=2)] = (64, 48)
+    """Widths of the decoder at strides 16 and 8."""
+    head: Literal["softmax", "linear"] = "softmax"
+    """`softmax`: maps are probabilities over the cells, trained by cross-entropy; `linear`: as they come, by MSE."""
+
+
+class PoseNet(nn.Module):
+    """Normalised crops to one map of logits per keypoint.
+
+    Args:
+        config: the shape.
+        keypoints: K.
+    """
+
+    def __init__(self, config: NetConfig, keypoints: int) -> None:
+        super().__init__()
+        self.config = config
+        block = FORMS[config.form]
+        self.stem = block(3, config.stem, stride=2, point=False)
+        stages, cin = [], config.stem
+        for width, count in zip(config.widths, config.blocks, strict=True):
+            first = block(cin, width, stride=2)
+            stages.append(nn.Sequential(first, *(block(width, width) for _ in range(count - 1))))
+            cin = width
+        self.stages = nn.ModuleList(stages)
+        _, at8, at16, at32 = config.widths
+        wide, narrow = config.decoder
+        self.from32, self.lateral16 = ConvNorm(at32, wide), ConvNorm(at16, wide)
+        self.smooth16 = block(wide, wide)
+        self.from16, self.lateral8 = ConvNorm(wide, narrow), ConvNorm(at8, narrow)
+        self.smooth8 = block(narrow, narrow)
+        self.head = nn.Conv2d(narrow, keypoints, 1)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, h, w) normalised crops -> (B, K, h / 8, w / 8) logits; h and w multiples of 32."""
+        x = self.stages[0](self.stem(x))
+        at8 = self.stages[1](x)
+        at16 = self.stages[2](at8)
+        at32 = self.stages[3](at16)
+        y = functional.relu(_doubled(self.from32(at32)) + self.lateral16(at16))
+        y = self.smooth16(y)
+        y = functional.relu(_doubled(self.from16(y)) + self.lateral8(at8))
+        return self.head(self.smooth8(y))
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return functional.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def heatmaps(logits: Tensor, head: str, sigma_cells: float) -> Tensor:
+    """(B, K, H, W) logits -> maps whose best possible peak is 1, the form that decoders read.
+
+    A softmax head was trained towards a Gaussian that sums to 1; its peak is 1 / (2 pi sigma^2).
+    """
+    if head == "linear":
+        return logits
+    return logits.flatten(2).softmax(-1).view_as(logits) * (2 * math.pi * sigma_cells**2)
+
+
+def multiply_adds(net: nn.Module, size: tuple[int, int]) -> int:
+    """Multiply-adds of all convolutions for one (3, height, width) crop."""
+    total = 0
+
+    def count(module: nn.Conv2d, _: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        total += output[0].numel() * module.weight[0].numel()
+
+    hooks = [each.register_forward_hook(count) for each in net.modules() if isinstance(each, nn.Conv2d)]
+    parameter = next(net.parameters())
+    with torch.inference_mode():
+        net(torch.zeros(1, 3, *size, device=parameter.device, dtype=parameter.dtype))
+    for hook in hooks:
+        hook.remove()
+    return total
