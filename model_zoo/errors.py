@@ -29,5 +29,9 @@ class BundleNotFound(ModelZooError):
     """No bundle of this name and version."""
 
 
+class BundleExists(ModelZooError):
+    """A bundle of this name and version is there already, and was not to be replaced."""
+
+
 class BundleCorrupt(ModelZooError):
-    """A file of the bundle is missing or its sha256 differs from the manifest's."""
+    """A file of the bundle is missing, or differs from the manifest in size or sha256."""
