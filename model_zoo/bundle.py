@@ -153,7 +153,7 @@ def find(name: str, version: str | None = None, roots: Iterable[Path] = (BUILTIN
 
 
 def metadata_of(manifest: BundleManifest) -> dict[str, str]:
-    """What to write into an ONNX file's metadata so that it describes itself; the hashes of files stay out."""
+    """What to write into an ONNX file's metadata so that it describes itself; hashes of files stay out."""
     return {ONNX_METADATA_KEY: manifest.model_copy(update={"files": {}}).model_dump_json()}
 
 

@@ -130,7 +130,7 @@ class Training(_Document):
     """Wall-clock hours of training."""
     hardware: str
     """What it ran on."""
-    finished: str
+    started: str
     """Date, ISO 8601."""
     versions: dict[str, str]
     """Python, torch and the like."""

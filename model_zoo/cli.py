@@ -1,0 +1,165 @@
+"""`reppose-zoo`: look at bundles and check them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from model_zoo import bundle
+from model_zoo.bundle import Bundle
+from model_zoo.errors import BundleNotFound, ModelZooError
+
+app = typer.Typer(
+    name="reppose-zoo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="""Look at pose models and check them.
+
+    A model lives in a bundle: a folder <root>/<name>/<version>/ with manifest.json, the ONNX graph and its
+    model card. Without --root the models that come with RepPose are meant.
+
+    Start with: reppose-zoo list
+    """,
+)
+
+Root = Annotated[
+    Path,
+    typer.Option("--root", help="Folder of bundles, laid out as <root>/<name>/<version>/.", metavar="FOLDER"),
+]
+
+
+@contextmanager
+def _one_line_for_expected_errors() -> Iterator[None]:
+    """Turn what users cause into one line on stderr and exit code 1; a defect keeps its traceback."""
+    try:
+        yield
+    except (ModelZooError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+@app.command("list")
+@_one_line_for_expected_errors()
+def list_bundles(root: Root = bundle.BUILTIN) -> None:
+    """List all bundles, one a line, the newest version of a name last.
+
+    Example: reppose-zoo list --root runs/export
+    """
+    published = _published(root)
+    if not published:
+        typer.echo(f"no bundles under {root}")
+    for read in published:
+        try:
+            manifest = read().manifest
+        except ModelZooError as error:
+            typer.echo(f"UNUSABLE  {error}")
+        else:
+            typer.echo(f"{manifest.name}@{manifest.version}  {manifest.skeleton}  {manifest.description}")
+
+
+@app.command()
+@_one_line_for_expected_errors()
+def show(
+    model: Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="Without a version: the newest.")],
+    root: Root = bundle.BUILTIN,
+    json: Annotated[bool, typer.Option("--json", help="Print the whole manifest as JSON.")] = False,
+) -> None:
+    """Show what a model takes, gives, was trained on and reaches.
+
+    \b
+    Examples:
+      reppose-zoo show body19-small
+      reppose-zoo show body19-small@1 --json
+    """
+    found = _find(model, root)
+    typer.echo(found.manifest.model_dump_json(indent=2) if json else _summary(found))
+
+
+@app.command()
+@_one_line_for_expected_errors()
+def verify(
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="[FOLDER|NAME[@VERSION]]", help="Left out: all bundles under --root."),
+    ] = None,
+    root: Root = bundle.BUILTIN,
+) -> None:
+    """Check manifests, and size and sha256 of every file. Exit code 1 where anything is wrong.
+
+    \b
+    Examples:
+      reppose-zoo verify
+      reppose-zoo verify body19-small@1
+      reppose-zoo verify runs/export/body19-small/1
+    """
+    checks = _checks(target, root)
+    if not checks:
+        raise BundleNotFound(f"no bundles under {root}")
+    broken = 0
+    for check in checks:
+        try:
+            checked = check()
+        except ModelZooError as error:
+            broken += 1
+            typer.echo(f"BROKEN  {error}", err=True)
+        else:
+            typer.echo(f"ok  {checked.name}@{checked.version}  {checked.folder}")
+    if broken:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point of the command `reppose-zoo`."""
+    app()
+
+
+def _find(model: str, root: Path) -> Bundle:
+    name, _, version = model.partition("@")
+    return bundle.find(name, version or None, roots=(root,))
+
+
+def _published(root: Path) -> list[Callable[[], Bundle]]:
+    """One call for each bundle under a root, which reads it as a request for it would."""
+    return [partial(bundle.find, each.parent.name, each.name, (root,)) for each in bundle.discover(root)]
+
+
+def _checks(target: str | None, root: Path) -> list[Callable[[], Bundle]]:
+    """What `verify` is to read: all bundles, the one at a path, or the one of a name."""
+    if target is None:
+        return _published(root)
+    if "/" in target or Path(target, bundle.MANIFEST_FILE).is_file():
+        return [partial(bundle.read, Path(target))]
+    return [partial(_find, target, root)]
+
+
+def _summary(found: Bundle) -> str:
+    manifest = found.manifest
+    crop, heatmaps, codec = manifest.input, manifest.heatmaps, manifest.codec
+    blur = f", blur {codec.dark_blur_kernel}" if codec.dark_blur_kernel else ""
+    facts = {
+        "model": f"{found.name}@{found.version}",
+        "about": manifest.description,
+        "licence": manifest.licence,
+        "folder": str(found.folder),
+        "skeleton": f"{manifest.skeleton}, {len(manifest.keypoints)} keypoints",
+        "input": f"{crop.height} x {crop.width} (h x w) {crop.channels} {crop.dtype} {crop.layout}",
+        "heatmaps": f"{heatmaps.height} x {heatmaps.width}, stride {heatmaps.stride:g}",
+        "codec": f"{codec.kind}, sigma {codec.sigma_cells:g} cells; decoder {codec.decoder}{blur}",
+        "size": f"{manifest.macs / 1e6:.1f} MMACs, {manifest.parameters / 1e6:.2f} M parameters, "
+        f"{manifest.files[manifest.model_file].bytes / 1e6:.2f} MB",
+        "training": f"{', '.join(each.name for each in manifest.training.data)}; "
+        f"{manifest.training.epochs:g} epochs, {manifest.training.hours:g} h on {manifest.training.hardware}",
+        "made by": manifest.training.command,
+    }
+    lines = [f"{label + ':':<10} {value}" for label, value in facts.items()]
+    lines += [
+        f"accuracy:  {a.metric} {a.value:.1f} on {a.data} ({a.people} people)" for a in manifest.accuracy
+    ]
+    return "\n".join(lines)
