@@ -1,10 +1,10 @@
 """Run folders: what a run leaves behind, and how it goes on after an interruption.
 
-    RUN/config.yaml        the resolved configuration
-    RUN/facts.json         command, versions, hardware
-    RUN/metrics.csv        one row per epoch
-    RUN/tensorboard/       the same as curves
-    RUN/checkpoint.pt      net, average, optimiser and history after the last finished epoch
+RUN/config.yaml        the resolved configuration
+RUN/facts.json         command, versions, hardware
+RUN/metrics.csv        one row per epoch
+RUN/tensorboard/       the same as curves
+RUN/checkpoint.pt      net, average, optimiser and history after the last finished epoch
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import platform
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -49,32 +50,34 @@ class RunFolder:
             raise CheckpointError(f"{self.path} is no run folder: it has no config.yaml")
         return configuration.load(str(self.config_file))
 
-    def start(self, config: RunConfig, counts: list[int]) -> None:
+    def start(self, config: RunConfig, counts: list[int], hardware: str) -> None:
         """Write down what the run is; refuses a folder that holds another run.
 
         Args:
             config: the resolved configuration.
             counts: people per training set.
+            hardware: what it runs on, for the model card.
         """
         if self.config_file.is_file() and self.config() != config:
             raise CheckpointError(
                 f"{self.path} holds a run with another configuration; choose another --out, or continue that run "
                 "with its own configuration"
             )
+        if self.config_file.is_file():
+            return
         self.path.mkdir(parents=True, exist_ok=True)
-        self.config_file.write_text(configuration.dump(config), "utf-8")
         facts = {
             "command": " ".join(["reppose-train", *sys.argv[1:]]),
-            "hardware": f"{torch.get_num_threads()} threads on {platform.machine()}"
-            if not torch.cuda.is_available()
-            else torch.cuda.get_device_name(),
+            "hardware": hardware,
             "versions": {
                 "python": platform.python_version(),
                 **{name: version(name) for name in ("torch", "lightning", "numpy", "opencv-python-headless")},
             },
+            "started": datetime.now(UTC).date().isoformat(),
             "people": counts,
         }
         (self.path / "facts.json").write_text(json.dumps(facts, indent=2), "utf-8")
+        self.config_file.write_text(configuration.dump(config), "utf-8")
 
     def facts(self) -> dict[str, Any]:
         """What `start` wrote down."""

@@ -9,25 +9,39 @@ from typing import Annotated
 
 import typer
 
+from model_zoo.errors import ModelZooError
 from trainer.errors import TrainerError
 
 app = typer.Typer(
-    name="reppose-train", no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__, rich_markup_mode=None
+    name="reppose-train",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help=__doc__,
+    rich_markup_mode=None,
 )
 
 DataRoot = Annotated[
-    Path, typer.Option("--data", envvar="REPPOSE_DATA", help="Folder that the configuration's paths start at.")
+    Path,
+    typer.Option("--data", envvar="REPPOSE_DATA", help="Folder that the configuration's paths start at."),
 ]
 
 
 @app.command()
 def train(
-    config: Annotated[str, typer.Argument(help="YAML file, or the name of a shipped one (`configs` lists them).")],
+    config: Annotated[
+        str, typer.Argument(help="YAML file, or the name of a shipped one (`configs` lists them).")
+    ],
     data: DataRoot = Path("data"),
-    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/NAME. An interrupted run goes on.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="a.b=value, changes one setting.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; default runs/NAME. An interrupted run goes on.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="a.b=value, changes one setting.")
+    ] = None,
     accelerator: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
-    processes: Annotated[int, typer.Option(help="Processes that share each batch; 0 = one per core or GPU.")] = 0,
+    processes: Annotated[
+        int, typer.Option(help="Processes that share each batch; 0 = one per core or GPU.")
+    ] = 0,
 ) -> None:
     """Train a model, or go on where the same run was interrupted.
 
@@ -40,7 +54,9 @@ def train(
     resolved = configuration.load(config, overrides)
     folder = RunFolder(out or Path("runs") / resolved.name)
     count = processes or loop.default_processes(accelerator)
-    loop.train(resolved, data, folder, cache=folder.path.parent / "cache", accelerator=accelerator, processes=count)
+    loop.train(
+        resolved, data, folder, cache=folder.path.parent / "cache", accelerator=accelerator, processes=count
+    )
 
 
 @app.command()
@@ -52,11 +68,74 @@ def configs() -> None:
         typer.echo(f"{name:20} {configuration.load(name).description}")
 
 
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Bundle NAME[@VERSION], bundle folder, or run folder.")],
+    on: Annotated[
+        list[Path], typer.Option(help="COCO-keypoints JSON of a set, relative to --data; repeat for more.")
+    ],
+    data: DataRoot = Path("data"),
+    bundles: Annotated[
+        list[Path] | None, typer.Option(help="Folder of bundles, beside the built-in ones.")
+    ] = None,
+    decoder: Annotated[str | None, typer.Option(help="Decoder; default: the model's own.")] = None,
+    per_keypoint: Annotated[
+        bool, typer.Option("--per-keypoint", help="Print every keypoint's figure too.")
+    ] = False,
+) -> None:
+    """Measure a model on annotated people: PCK@0.2, PCKh@0.5 and OKS-AP, where the labels allow them.
+
+    Example: reppose-train evaluate body19-small --data ../data --on body/lsp_test.json --decoder dsnt
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from trainer import commands
+
+    table = Table("set", "people", "metric", "value", "decoder")
+    for name, score, used in commands.evaluate(model, data, on, roots=bundles or [], decoder=decoder):
+        table.add_row(name, str(score.people), score.metric, f"{score.value:.1f}", used)
+        for keypoint, value in score.per_keypoint.items() if per_keypoint else ():
+            table.add_row("", "", keypoint, f"{value:.1f}", "", style="dim")
+    Console().print(table)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    out: Annotated[Path, typer.Option(help="Folder of bundles; OUT/NAME/VERSION is written.")] = Path(
+        "bundles"
+    ),
+    version: Annotated[str, typer.Option(help="Version of the new bundle.")] = "1",
+    data: DataRoot = Path("data"),
+    on: Annotated[
+        list[Path] | None, typer.Option(help="Sets to measure for the model card; repeat for more.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite a bundle of this version.")] = False,
+) -> None:
+    """Fuse a trained net, write it as ONNX, compare all forms on real crops, and write the bundle.
+
+    Without --on the run's own validation sets are measured.
+
+    Example: reppose-train export runs/body19-small --data ../data --on body/lsp_test.json --out bundles
+    """
+    from trainer import commands
+
+    written, differences = commands.export(run, out, version, data, on or [], replace=replace)
+    for each in differences:
+        typer.echo(
+            f"{each.net}: heatmaps differ by {each.heatmap:.1e}, keypoints by {each.points_px:.1e} crop px"
+        )
+    for each in written.manifest.accuracy:
+        typer.echo(f"{each.data}: {each.metric} {each.value:.1f} ({each.people} people, {each.decoder})")
+    typer.echo(f"wrote {written.folder}")
+
+
 def main() -> None:
     """Run the command line; expected errors are one line, not a traceback."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()
-    except TrainerError as error:
+    except (TrainerError, ModelZooError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)

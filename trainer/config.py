@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from model_zoo import skeletons
 from model_zoo.manifest import Codec, Name, Normalisation
@@ -159,7 +167,9 @@ def load(source: str, overrides: list[str] | None = None) -> RunConfig:
         document = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         known = ", ".join(shipped())
-        raise ConfigError(f"cannot read configuration {source!r} ({error.strerror}); shipped ones: {known}") from error
+        raise ConfigError(
+            f"cannot read configuration {source!r} ({error.strerror}); shipped ones: {known}"
+        ) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(document, dict):

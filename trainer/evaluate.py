@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_zoo import codecs, geometry
-from model_zoo.manifest import Codec
+from model_zoo import codecs, geometry, skeletons
+from model_zoo.manifest import BundleManifest, Codec
+from trainer import metrics
 from trainer.data.people import Person, pictures
+from trainer.errors import DataError
+from trainer.metrics import Score
 from trainer.progress import track
 
 Net = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -19,7 +22,9 @@ Net = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 Points = NDArray[np.floating[Any]]
 
 
-def crops(people: list[Person], size: tuple[int, int], padding: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+def crops(
+    people: list[Person], size: tuple[int, int], padding: float
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Everybody's crop about the labelled box: (N, h, w, 3) uint8, and the (N, 2, 3) maps from picture to crop."""
     matrices = geometry.crop_affine(np.stack([person.box for person in people]), size, padding=padding)
     batch = np.empty((len(people), *size, 3), np.uint8)
@@ -29,7 +34,13 @@ def crops(people: list[Person], size: tuple[int, int], padding: float) -> tuple[
 
 
 def predict(
-    net: Net, images: NDArray[np.uint8], matrices: NDArray[np.float64], codec: Codec, decoder: str, stride: float, batch: int = 32
+    net: Net,
+    images: NDArray[np.uint8],
+    matrices: NDArray[np.float64],
+    codec: Codec,
+    decoder: str,
+    stride: float,
+    batch: int = 32,
 ) -> tuple[Points, Points]:
     """Keypoints of N crops.
 
@@ -50,3 +61,32 @@ def predict(
     cells = np.concatenate([points for points, _ in parts])
     scores = np.concatenate([score for _, score in parts])
     return geometry.apply(geometry.invert(matrices), geometry.cells_to_pixels(cells, stride)), scores
+
+
+def scores(net: Net, people: list[Person], manifest: BundleManifest, decoder: str) -> list[Score]:
+    """Every figure that the labels of a set allow: PCK@0.2, PCKh@0.5 with a labelled head, OKS-AP with a labelled face.
+
+    Args:
+        net: the net that the manifest describes.
+        people: one annotated set.
+        manifest: crop, codec and skeleton.
+        decoder: name of the decoder.
+    """
+    skeleton = skeletons.skeleton(manifest.skeleton)
+    images, matrices = crops(people, manifest.input.size, manifest.input.padding)
+    points, confidence = predict(net, images, matrices, manifest.codec, decoder, manifest.heatmaps.stride)
+    labelled = np.stack([person.visible for person in people]).any(axis=0)
+
+    def has(*names: str) -> bool:
+        return all(name in skeleton.keypoints and labelled[skeleton.index(name)] for name in names)
+
+    found = []
+    if has(*metrics.LIMBS):
+        found.append(metrics.pck(people, points, skeleton))
+    if has("neck", "head_top"):
+        found.append(metrics.pckh(people, points, skeleton))
+    if has(*skeletons.COCO17.keypoints):
+        found.append(metrics.oks_ap(people, points, confidence, skeleton))
+    if not found:
+        raise DataError("the set has too few labelled keypoints for any of PCK, PCKh and OKS-AP")
+    return found

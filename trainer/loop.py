@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,10 @@ def optimiser(net: nn.Module, config: RunConfig) -> torch.optim.AdamW:
     """AdamW; biases, norms and other vectors are not decayed."""
     vectors = [each for each in net.parameters() if each.ndim <= 1]
     others = [each for each in net.parameters() if each.ndim > 1]
-    groups = [{"params": others, "weight_decay": config.optimisation.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [
+        {"params": others, "weight_decay": config.optimisation.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.99))
 
 
@@ -74,7 +78,15 @@ def normalised(pixels: Tensor, config: RunConfig) -> Tensor:
     return (floats - config.normalisation.mean) / config.normalisation.scale
 
 
-def train(config: RunConfig, root: Path, folder: RunFolder, *, cache: Path, accelerator: str = "auto", processes: int = 1) -> None:
+def train(
+    config: RunConfig,
+    root: Path,
+    folder: RunFolder,
+    *,
+    cache: Path,
+    accelerator: str = "auto",
+    processes: int = 1,
+) -> None:
     """Run, or go on with, one configuration until its last epoch.
 
     Args:
@@ -101,11 +113,25 @@ def train(config: RunConfig, root: Path, folder: RunFolder, *, cache: Path, acce
     fabric.seed_everything(config.seed, verbose=False)
     if fabric.is_global_zero:
         loader = _loader(config, root, cache, fabric)
-        folder.start(config, loader.counts)
+        folder.start(config, loader.counts, _hardware(fabric))
     fabric.barrier()
     if not fabric.is_global_zero:
         loader = _loader(config, root, cache, fabric)
     _Run(config, root, folder, loader, fabric).finish()
+
+
+def _hardware(fabric: Fabric) -> str:
+    """For people: how many processes on what."""
+    if fabric.device.type == "cuda":
+        device = torch.cuda.get_device_name(fabric.device)
+    else:
+        information = Path("/proc/cpuinfo")
+        lines = information.read_text().splitlines() if information.is_file() else []
+        names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        device = f"cores of {next(names, platform.machine())}"
+    return (
+        f"{fabric.world_size} x {device}" if fabric.device.type == "cuda" else f"{fabric.world_size} {device}"
+    )
 
 
 def _loader(config: RunConfig, root: Path, cache: Path, fabric: Fabric) -> Loader:
@@ -115,7 +141,9 @@ def _loader(config: RunConfig, root: Path, cache: Path, fabric: Fabric) -> Loade
 class _Run:
     """One process's share of a run."""
 
-    def __init__(self, config: RunConfig, root: Path, folder: RunFolder, loader: Loader, fabric: Fabric) -> None:
+    def __init__(
+        self, config: RunConfig, root: Path, folder: RunFolder, loader: Loader, fabric: Fabric
+    ) -> None:
         self.config, self.folder, self.loader, self.fabric = config, folder, loader, fabric
         self.skeleton = skeletons.skeleton(config.skeleton)
         net = PoseNet(config.net, len(self.skeleton)).to(memory_format=torch.channels_last)
@@ -156,7 +184,9 @@ class _Run:
             self.fabric.backward(loss)
             self.fabric.clip_gradients(self.net, self.optimiser, max_norm=self.config.optimisation.clip)
             if not torch.isfinite(loss):
-                raise NotFinite(f"loss {loss.item()} in epoch {self.epoch}, step {step}; people {batch.people.tolist()}")
+                raise NotFinite(
+                    f"loss {loss.item()} in epoch {self.epoch}, step {step}; people {batch.people.tolist()}"
+                )
             self.optimiser.step()
             self.optimiser.zero_grad()
             self.average.update(self.net.module)
@@ -187,7 +217,9 @@ class _Run:
     def _save(self) -> None:
         if self.fabric.is_global_zero:
             row = self.history[-1]
-            self.fabric.log_dict({name: value for name, value in row.items() if name != "epoch"}, step=self.epoch)
+            self.fabric.log_dict(
+                {name: value for name, value in row.items() if name != "epoch"}, step=self.epoch
+            )
             self.folder.write_metrics(self.history)
             state = {
                 "epoch": self.epoch,

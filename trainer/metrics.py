@@ -1,9 +1,9 @@
 """How good poses are: PCK, PCKh and COCO's OKS-AP. Values in per cent.
 
-PCK@0.2 follows the protocol under which published light nets were compared on the same pictures: torso = mean of the two
-diagonals right shoulder - left hip and left shoulder - right hip of the labels; where one is labelled it alone counts, and
-people with neither are left out; per joint the share of labelled joints within 0.2 of the torso, then the
-mean over the twelve limb joints.
+PCK@0.2 follows the protocol under which published light nets were compared on the same pictures: torso = mean of the
+two diagonals right shoulder - left hip and left shoulder - right hip of the labels; where one is labelled it alone
+counts, and people with neither are left out; per joint the share of labelled joints within 0.2 of the torso, then
+the mean over the twelve limb joints.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from trainer.data.people import Person
 from trainer.errors import DataError
 
 LIMBS = tuple(
-    f"{side}_{part}" for part in ("ankle", "knee", "hip", "wrist", "elbow", "shoulder") for side in ("left", "right")
+    f"{side}_{part}"
+    for part in ("ankle", "knee", "hip", "wrist", "elbow", "shoulder")
+    for side in ("left", "right")
 )
 DIAGONALS = (("right_shoulder", "left_hip"), ("left_shoulder", "right_hip"))
 
@@ -39,7 +41,9 @@ class Score:
     """Per cent by keypoint name; empty for AP."""
 
 
-def lengths(people: list[Person], skeleton: Skeleton, segments: tuple[tuple[str, str], ...]) -> NDArray[np.float64]:
+def lengths(
+    people: list[Person], skeleton: Skeleton, segments: tuple[tuple[str, str], ...]
+) -> NDArray[np.float64]:
     """(N,) mean length of those segments whose two ends are labelled, in pixels; NaN where none is."""
     found = np.full((len(people), len(segments)), np.nan)
     for column, names in enumerate(segments):
@@ -51,7 +55,9 @@ def lengths(people: list[Person], skeleton: Skeleton, segments: tuple[tuple[str,
     return np.where(counts > 0, np.nansum(found, axis=1) / np.maximum(counts, 1), np.nan)
 
 
-def pck(people: list[Person], points: NDArray[np.floating[Any]], skeleton: Skeleton, threshold: float = 0.2) -> Score:
+def pck(
+    people: list[Person], points: NDArray[np.floating[Any]], skeleton: Skeleton, threshold: float = 0.2
+) -> Score:
     """PCK normalised by the torso, over the twelve limb joints.
 
     Args:
@@ -64,10 +70,14 @@ def pck(people: list[Person], points: NDArray[np.floating[Any]], skeleton: Skele
     return _pck(people, points, skeleton, sizes, threshold, LIMBS, f"PCK@{threshold:g}")
 
 
-def pckh(people: list[Person], points: NDArray[np.floating[Any]], skeleton: Skeleton, threshold: float = 0.5) -> Score:
+def pckh(
+    people: list[Person], points: NDArray[np.floating[Any]], skeleton: Skeleton, threshold: float = 0.5
+) -> Score:
     """PCK normalised by the head, the segment from neck to head_top, over limbs, neck and head_top. See `pck`."""
     sizes = lengths(people, skeleton, (("neck", "head_top"),))
-    return _pck(people, points, skeleton, sizes, threshold, (*LIMBS, "neck", "head_top"), f"PCKh@{threshold:g}")
+    return _pck(
+        people, points, skeleton, sizes, threshold, (*LIMBS, "neck", "head_top"), f"PCKh@{threshold:g}"
+    )
 
 
 def _pck(
@@ -91,10 +101,20 @@ def _pck(
         for name in names
         if labelled[:, index := skeleton.index(name)].any()
     }
-    return Score(metric, float(np.mean(list(rates.values()))), int(counted.sum()), {k: float(v) for k, v in rates.items()})
+    return Score(
+        metric,
+        float(np.mean(list(rates.values()))),
+        int(counted.sum()),
+        {k: float(v) for k, v in rates.items()},
+    )
 
 
-def oks_ap(people: list[Person], points: NDArray[np.floating[Any]], scores: NDArray[np.floating[Any]], skeleton: Skeleton) -> Score:
+def oks_ap(
+    people: list[Person],
+    points: NDArray[np.floating[Any]],
+    scores: NDArray[np.floating[Any]],
+    skeleton: Skeleton,
+) -> Score:
     """COCO's average precision over OKS 0.50:0.05:0.95 on the 17 COCO keypoints, by the COCO evaluation itself.
 
     Args:
@@ -116,13 +136,17 @@ def oks_ap(people: list[Person], points: NDArray[np.floating[Any]], scores: NDAr
             | {"keypoints": labels.ravel().tolist(), "num_keypoints": int((labels[:, 2] > 0).sum())}
         )
         answer = np.concatenate([points[row, order], scores[row, order, None]], axis=1)
-        found.append(common | {"keypoints": answer.ravel().tolist(), "score": float(scores[row, order].mean())})
+        found.append(
+            common | {"keypoints": answer.ravel().tolist(), "score": float(scores[row, order].mean())}
+        )
     with contextlib.redirect_stdout(io.StringIO()):
         labels_set = COCO(
             {
                 "images": [{"id": row} for row in range(len(people))],
                 "annotations": truth,
-                "categories": [{"id": 1, "name": "person", "keypoints": list(COCO17.keypoints), "skeleton": []}],
+                "categories": [
+                    {"id": 1, "name": "person", "keypoints": list(COCO17.keypoints), "skeleton": []}
+                ],
             }
         )
         evaluation = COCOeval_faster(

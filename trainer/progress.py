@@ -14,4 +14,6 @@ Item = TypeVar("Item")
 def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterable[Item]:
     """Pass items on, drawing a bar on standard error where that is a terminal."""
     console = Console(stderr=True)
-    return _track(items, description, total=total, console=console, disable=not console.is_terminal, transient=True)
+    return _track(
+        items, description, total=total, console=console, disable=not console.is_terminal, transient=True
+    )

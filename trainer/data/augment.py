@@ -71,7 +71,11 @@ class Draw:
 
 
 def draw(
-    how: Augmentation, boxes: NDArray[np.float64], size: tuple[int, int], padding: float, rng: np.random.Generator
+    how: Augmentation,
+    boxes: NDArray[np.float64],
+    size: tuple[int, int],
+    padding: float,
+    rng: np.random.Generator,
 ) -> Draw:
     """Choose the parameters of B samples.
 

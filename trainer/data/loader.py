@@ -52,7 +52,14 @@ class Loader:
     """
 
     def __init__(
-        self, config: RunConfig, root: Path, cache: Path, *, rank: int = 0, world: int = 1, device: torch.device
+        self,
+        config: RunConfig,
+        root: Path,
+        cache: Path,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device,
     ) -> None:
         self._config, self._rank, self._world, self._device = config, rank, world, device
         self._skeleton = skeletons.skeleton(config.skeleton)
@@ -61,7 +68,9 @@ class Loader:
         self.store = store.build([person for each in sets for person in each], cache)
         repeats = np.repeat([source.repeat for source in config.data.train], self.counts)
         self._entries = np.repeat(np.arange(len(self.store)), repeats)
-        self._on_device = torch.from_numpy(np.array(self.store.images)).to(device) if device.type == "cuda" else None
+        self._on_device = (
+            torch.from_numpy(np.array(self.store.images)).to(device) if device.type == "cuda" else None
+        )
         self.batch = min(config.optimisation.batch, len(self._entries)) // world * world
 
     def __len__(self) -> int:
@@ -90,5 +99,8 @@ class Loader:
             chosen = self._on_device[torch.from_numpy(indices).to(self._device)]
             images = augment.warp_on_device(chosen, drawn, size)
         return Batch(
-            images, torch.from_numpy(points).to(self._device), torch.from_numpy(weights).to(self._device), indices
+            images,
+            torch.from_numpy(points).to(self._device),
+            torch.from_numpy(weights).to(self._device),
+            indices,
         )

@@ -88,7 +88,9 @@ def load_json(path: Path) -> dict[str, Any]:
     return document
 
 
-def read(annotations: Path, skeleton: Skeleton, *, images: Path | None = None, keypoints_at_least: int = 1) -> list[Person]:
+def read(
+    annotations: Path, skeleton: Skeleton, *, images: Path | None = None, keypoints_at_least: int = 1
+) -> list[Person]:
     """All usable people of one file, in its order.
 
     Args:
@@ -129,7 +131,9 @@ def _picture(entry: dict[str, Any], images: Path) -> Picture:
 
 def _columns(names: list[str], skeleton: Skeleton) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(indices in the skeleton, indices in the file) of the keypoints that both have."""
-    shared = [(skeleton.index(name), column) for column, name in enumerate(names) if name in skeleton.keypoints]
+    shared = [
+        (skeleton.index(name), column) for column, name in enumerate(names) if name in skeleton.keypoints
+    ]
     pairs = np.array(shared, np.int64).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
 

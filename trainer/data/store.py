@@ -74,7 +74,12 @@ def build(people: list[Person], folder: Path) -> CropStore:
 
 def _fingerprint(people: list[Person]) -> str:
     facts = [
-        (str(person.picture.file.resolve()), person.picture.file.stat().st_size, person.picture.offset, person.box.tolist())
+        (
+            str(person.picture.file.resolve()),
+            person.picture.file.stat().st_size,
+            person.picture.offset,
+            person.box.tolist(),
+        )
         for person in people
     ]
     return hashlib.sha256(json.dumps([SIDE_PX, CONTEXT, facts]).encode()).hexdigest()[:16]

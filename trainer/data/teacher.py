@@ -34,7 +34,10 @@ def apply(people: list[Person], path: Path, skeleton: Skeleton) -> list[Person]:
     """
     try:
         opinions = {entry["id"]: entry for entry in load_json(path)["annotations"]}
-        return [_merge(person, opinions[person.id], skeleton) if person.id in opinions else person for person in people]
+        return [
+            _merge(person, opinions[person.id], skeleton) if person.id in opinions else person
+            for person in people
+        ]
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise DataError(f"{path}: malformed entry ({type(error).__name__}: {error})") from error
 

@@ -94,7 +94,9 @@ class BranchBlock(Block):
         """(B, cin, H, W) -> (B, cout, H / stride, W / stride)."""
         y = self.dense_norm(functional.conv2d(x, self.dense_weight, None, self.stride, 1, 1, self.groups))
         if self.point_norm is not None:
-            y = y + self.point_norm(functional.conv2d(x, self.point_weight, None, self.stride, 0, 1, self.groups))
+            y = y + self.point_norm(
+                functional.conv2d(x, self.point_weight, None, self.stride, 0, 1, self.groups)
+            )
         if self.identity_norm is not None:
             y = y + self.identity_norm(x)
         return self.activation(y)
