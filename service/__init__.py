@@ -1,0 +1,1 @@
+"""Answer photographs with poses, over HTTP and gRPC. Never imports torch or the trainer."""

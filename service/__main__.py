@@ -1,0 +1,5 @@
+"""`python -m service` is `reppose-serve`."""
+
+from service.cli import main
+
+main()

@@ -1,0 +1,233 @@
+"""Many clients' items -> batches for a few worker threads; one answer for each.
+
+Items wait in one bounded queue. Each worker takes what is there, up to a full batch and no more than its share
+while others are idle, works on it, and hands all answers back to the event loop in one call. There is no timer: an
+item that finds an idle worker starts at once, and under load batches fill by themselves while the workers are busy.
+
+What holds whatever happens:
+- every item gets its own answer or its own error, once;
+- a client may leave at any moment: an item cancelled while it waits is never worked on, and nobody else notices;
+- an error of a batch is the answer of that batch's items and of no others;
+- a full queue refuses at once.
+
+All methods belong to the event loop's thread; only the workers run elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from service.errors import NotReady, Overloaded
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+Work = Callable[[Sequence[Item]], Sequence[Answer | Exception]]
+"""Answers a batch: one answer or error per item, in order."""
+
+
+class Observer(Protocol):
+    """Hears about the queue; called from worker threads."""
+
+    def batch_taken(self, waited_s: Sequence[float]) -> None:
+        """A batch left the queue; each of its items had waited this long."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting(Generic[Item, Answer]):
+    item: Item
+    future: asyncio.Future[Answer]
+    since_s: float
+
+
+class Batcher(Generic[Item, Answer]):
+    """One queue and its workers.
+
+    Args:
+        open_worker: called once per worker, when the batcher starts; what it returns is used by that worker alone.
+        workers: number of threads.
+        size: most items of a batch.
+        capacity: most waiting items.
+        processors: one for each worker to be tied to, or empty.
+        observer: hears about batches.
+        name: stands in thread names.
+    """
+
+    def __init__(
+        self,
+        open_worker: Callable[[], Work[Item, Answer]],
+        *,
+        workers: int,
+        size: int,
+        capacity: int,
+        processors: Sequence[int] = (),
+        observer: Observer | None = None,
+        name: str = "batcher",
+    ) -> None:
+        if processors and len(processors) != workers:
+            raise ValueError(f"{workers} workers need as many processors, got {len(processors)}")
+        self.capacity = capacity
+        self._open_worker = open_worker
+        self._size = size
+        self._processors = tuple(processors) or (None,) * workers
+        self._observer = observer
+        self._name = name
+        self._queue: deque[_Waiting[Item, Answer]] = deque()
+        self._changed = threading.Condition()
+        self._idle = 0
+        self._stopping = False
+        self._unanswered: set[asyncio.Future[Answer]] = set()
+        self._hopeful: deque[asyncio.Future[None]] = deque()
+        self._threads: list[threading.Thread] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def depth(self) -> int:
+        """Items that wait; those being worked on are not among them."""
+        return len(self._queue)
+
+    def start(self) -> None:
+        """Open the workers and start their threads. Raises whatever `open_worker` raises."""
+        self._loop = asyncio.get_running_loop()
+        opened = [self._open_worker() for _ in self._processors]
+        for number, (work, processor) in enumerate(zip(opened, self._processors, strict=True)):
+            thread = threading.Thread(
+                target=self._serve, args=(work, processor), name=f"{self._name}-{number}", daemon=True
+            )
+            thread.start()
+            self._threads.append(thread)
+
+    def submit(self, item: Item) -> asyncio.Future[Answer]:
+        """Queue an item. Cancel the future to take it back.
+
+        Raises:
+            NotReady: the batcher does not run.
+            Overloaded: the queue is full.
+        """
+        if self._loop is None or self._stopping:
+            raise NotReady("the service is stopping" if self._stopping else "the service is starting")
+        waiting = _Waiting(item, self._loop.create_future(), time.monotonic())
+        with self._changed:
+            if len(self._queue) >= self.capacity:
+                raise Overloaded(f"{self.capacity} requests are waiting already; try again a little later")
+            self._queue.append(waiting)
+            self._changed.notify()
+        self._unanswered.add(waiting.future)
+        waiting.future.add_done_callback(lambda _: self._done(waiting))
+        return waiting.future
+
+    async def submit_with_room(self, item: Item) -> asyncio.Future[Answer]:
+        """Queue an item as soon as there is room, first come first served. Raises NotReady as `submit` does."""
+        while True:
+            try:
+                return self.submit(item)
+            except Overloaded:
+                room = asyncio.get_running_loop().create_future()
+                self._hopeful.append(room)
+                await room
+
+    async def stop(self, timeout_s: float) -> bool:
+        """Take nothing more, answer what waits, end the threads.
+
+        Args:
+            timeout_s: after this long, what is still unanswered fails with NotReady.
+
+        Returns:
+            Whether everything was answered.
+        """
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._let_in()
+        waiting = list(self._unanswered)
+        if waiting:
+            await asyncio.wait(waiting, timeout=timeout_s)
+        with self._changed:
+            self._queue.clear()
+        late = [future for future in waiting if not future.done()]
+        for future in late:
+            future.set_exception(NotReady("the service stopped before it came to this request"))
+        if not late:  # a worker that is stuck is left to end with the process
+            for thread in self._threads:
+                await asyncio.to_thread(thread.join, timeout_s)
+        return not late
+
+    def _serve(self, work: Work[Item, Answer], processor: int | None) -> None:
+        if processor is not None:
+            with contextlib.suppress(
+                OSError
+            ):  # the processor was taken from us since; running is what counts
+                os.sched_setaffinity(0, {processor})
+        while batch := self._take():
+            if self._observer is not None:
+                now = time.monotonic()
+                self._observer.batch_taken([now - waiting.since_s for waiting in batch])
+            answers: Sequence[Answer | Exception]
+            try:
+                answers = work([waiting.item for waiting in batch])
+                if len(answers) != len(batch):
+                    raise RuntimeError(f"{len(batch)} items got {len(answers)} answers")
+            except Exception as error:
+                answers = [error] * len(batch)
+            except BaseException as error:  # would end the event loop if it were raised there
+                answers = [RuntimeError(f"the worker was left by {error!r}")] * len(batch)
+            try:
+                self._loop.call_soon_threadsafe(self._deliver, batch, answers)
+            except RuntimeError:
+                return  # the loop is closed, and with it everyone who waited
+
+    def _take(self) -> list[_Waiting[Item, Answer]]:
+        """The next batch; empty when there will be no more."""
+        with self._changed:
+            while True:
+                while not self._queue and not self._stopping:
+                    self._idle += 1
+                    self._changed.wait()
+                    self._idle -= 1
+                if not self._queue:
+                    return []
+                share = min(self._size, math.ceil(len(self._queue) / (1 + self._idle)))
+                batch: list[_Waiting[Item, Answer]] = []
+                while self._queue and len(batch) < share:
+                    waiting = self._queue.popleft()
+                    if not waiting.future.cancelled():
+                        batch.append(waiting)
+                if self._queue:
+                    self._changed.notify()
+                if batch:
+                    return batch
+
+    def _deliver(
+        self, batch: Sequence[_Waiting[Item, Answer]], answers: Sequence[Answer | Exception]
+    ) -> None:
+        for waiting, answer in zip(batch, answers, strict=True):
+            if waiting.future.done():
+                continue
+            if isinstance(answer, Exception):
+                waiting.future.set_exception(answer)
+            else:
+                waiting.future.set_result(answer)
+        self._let_in()
+
+    def _done(self, waiting: _Waiting[Item, Answer]) -> None:
+        self._unanswered.discard(waiting.future)
+        if waiting.future.cancelled():
+            with self._changed, contextlib.suppress(ValueError):  # not there: a worker has it already
+                self._queue.remove(waiting)
+            self._let_in()
+
+    def _let_in(self) -> None:
+        """Wake all who wait for room, in order; those who find none line up again in the same order."""
+        while self._hopeful:
+            room = self._hopeful.popleft()
+            if not room.done():
+                room.set_result(None)

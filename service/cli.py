@@ -1,0 +1,247 @@
+"""`reppose-serve`: start the service, answer images without one, or try it on a photograph."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.resources
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from model_zoo.errors import ModelZooError
+from service import logs, status
+from service.errors import ServiceError
+from service.settings import Settings, names, unknown_names
+
+cli = typer.Typer(
+    add_completion=False,
+    no_args_is_help=False,
+    rich_markup_mode=None,
+    help="""Photographs in, poses out, over HTTP and gRPC.
+
+Without a command, `serve` runs. Try it on a photograph from a second terminal:
+
+    reppose-serve demo photo.jpg
+""",
+)
+
+_SERVE_HELP = """Start the service; SIGTERM or Ctrl-C drains and stops it.
+
+Examples:
+
+    reppose-serve serve
+    reppose-serve serve --http-port 9000 --grpc-port 0
+    REPPOSE_HTTP__HOST=0.0.0.0 REPPOSE_MODELS__ROOTS=/models reppose-serve
+
+Then:
+
+    curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8000/v1/pose
+
+Documentation of the running service is at http://127.0.0.1:8000/docs. All settings, which the environment changes:
+
+"""
+
+
+def _settings_help() -> str:
+    return "\n".join(f"    {name}={_shown(default)}\n        {meaning}" for name, meaning, default in names())
+
+
+def _shown(default: object) -> str:
+    return os.pathsep.join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+@cli.callback(invoke_without_command=True)
+def _serve_by_default(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        serve()
+
+
+@cli.command(help=_SERVE_HELP + _settings_help())
+def serve(
+    http_port: Annotated[
+        int | None, typer.Option(help="Instead of REPPOSE_HTTP__PORT; 0 for any free one.")
+    ] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(help="Instead of REPPOSE_GRPC__PORT; 0 for any free one.")
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(help="Instead of REPPOSE_HTTP__HOST and REPPOSE_GRPC__HOST; 0.0.0.0 for all."),
+    ] = None,
+) -> None:
+    from service import server
+
+    settings = _settings(
+        http={"port": http_port, "host": host},
+        grpc={"port": grpc_port, "host": host},
+    )
+    try:
+        finished = server.run(settings)
+    except ServiceError as error:
+        _fail(str(error))
+    raise typer.Exit(0 if finished else 1)
+
+
+@cli.command()
+def predict(
+    pictures: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    boxes: Annotated[
+        str | None, typer.Option(help="JSON [[x, y, width, height], ...] in pixels; for every image.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="name or name@version; else the default model.")] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="dark, argmax_shift, dsnt, ...; else the model's own.")
+    ] = None,
+    render: Annotated[
+        Path | None, typer.Option(help="Write the image with the poses drawn here (PNG).")
+    ] = None,
+) -> None:
+    """Answer images in this process, without a service: one line of JSON each, as POST /v1/pose answers.
+
+    An image that cannot be answered gets a line with its error, and the exit code is 1.
+
+    Examples:
+
+        reppose-serve predict photo.jpg --render pose.png
+        reppose-serve predict *.jpg --decoder argmax_shift > poses.jsonl
+        reppose-serve predict team.jpg --boxes '[[10, 20, 150, 400], [200, 30, 160, 390]]'
+    """
+    if render is not None and len(pictures) != 1:
+        _fail("--render takes exactly one image")
+    settings = _settings()
+    query = {"boxes": boxes, "model": model, "decoder": decoder, "render": render is not None}
+    try:
+        answered = asyncio.run(_predict(settings, pictures, query, render))
+    except ServiceError as error:
+        _fail(str(error))
+    raise typer.Exit(0 if answered else 1)
+
+
+async def _predict(
+    settings: Settings, pictures: list[Path], query: dict[str, Any], render: Path | None
+) -> bool:
+    from service import server
+    from service.rest import schemas
+    from service.types import Frame
+
+    options = schemas.PoseQuery(**query).options()
+    core = server.build_core(settings)
+    await core.load(settings)
+    answered = True
+    for picture in pictures:
+        try:
+            prediction = await core.predictor.predict(Frame(picture.read_bytes()), options)
+        except (ServiceError, ModelZooError) as error:
+            answer, answered = json.loads(schemas.report_json(status.report(error))), False
+        except OSError as error:
+            answer, answered = json.loads(schemas.error_json("unreadable", str(error.strerror))), False
+        else:
+            answer = json.loads(schemas.prediction_json(prediction))
+            if render is not None and prediction.picture is not None:
+                render.write_bytes(prediction.picture)
+        typer.echo(json.dumps({"file": str(picture), **answer}))
+    await core.stop(settings.drain.timeout_s)
+    return answered
+
+
+@cli.command()
+def demo(
+    photo: Annotated[
+        Path | None,
+        typer.Argument(help="A photograph of a person; without it, one that comes with scikit-image."),
+    ] = None,
+    url: Annotated[str, typer.Option(help="Where the service listens.")] = "http://127.0.0.1:8000",
+    out: Annotated[Path, typer.Option(help="Where to write the picture.")] = Path("demo.png"),
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the service to be ready.")] = 60.0,
+) -> None:
+    """Send a photograph to the running service and write it with the skeleton drawn.
+
+    Examples:
+
+        reppose-serve demo
+        reppose-serve demo photo.jpg --out pose.png --url http://127.0.0.1:9000
+    """
+    try:
+        data = (photo or _bundled_photo()).read_bytes()
+    except OSError as error:
+        _fail(f"cannot read the photograph: {error}")
+    _wait_until_ready(url, wait)
+    answer = json.loads(_call(f"{url}/v1/pose", data))
+    out.write_bytes(_call(f"{url}/v1/pose?render=true", data))
+    for pose in answer["poses"]:
+        sure = [point for point in pose["keypoints"] if point["score"] >= 0.3]
+        typer.echo(
+            f"{answer['model']}@{answer['version']} ({answer['decoder']}): score {pose['score']:.2f}, "
+            f"{len(sure)} of {len(pose['keypoints'])} keypoints at 0.3 or more, box {pose['box_source']}"
+        )
+    typer.echo(f"wrote {out}")
+
+
+def _bundled_photo() -> Path:
+    try:
+        return Path(str(importlib.resources.files("skimage") / "data" / "astronaut.png"))
+    except ModuleNotFoundError:
+        _fail("name a photograph, or install scikit-image, whose own would be used")
+
+
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def _call(url: str, body: bytes | None = None, timeout_s: float = 60.0) -> bytes:
+    """The body of a successful answer; ends the program with the service's words otherwise."""
+    request = urllib.request.Request(url, body, {"Content-Type": "application/octet-stream"})
+    try:
+        with _DIRECT.open(request, timeout=timeout_s) as answer:
+            return answer.read()
+    except urllib.error.HTTPError as error:
+        _fail(f"{url} answered {error.code}: {error.read().decode(errors='replace')}")
+    except OSError as error:
+        _fail(f"{url} does not answer: {error}")
+
+
+def _wait_until_ready(url: str, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with _DIRECT.open(f"{url}/healthz/ready", timeout=5):
+                return
+        except (OSError, ValueError) as error:
+            if isinstance(error, ValueError) or time.monotonic() >= deadline:
+                _fail(f"no service is ready at {url} ({error}); start one with `reppose-serve`")
+        time.sleep(0.2)
+
+
+def _settings(**overrides: dict[str, object]) -> Settings:
+    """The environment's settings, changed by options of the command line; sets up the log as they say."""
+    given = {
+        group: {name: value for name, value in values.items() if value is not None}
+        for group, values in overrides.items()
+    }
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        _fail("wrong settings: " + "; ".join(lines))
+    logs.configure(settings.log.level, settings.log.format)
+    for warning in unknown_names(os.environ):
+        logs.log.warning(warning)
+    return settings
+
+
+def _fail(message: str) -> Any:
+    typer.echo(f"reppose-serve: {message}", err=True)
+    sys.exit(1)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    cli()

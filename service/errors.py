@@ -1,0 +1,51 @@
+"""What can go wrong while serving. These classes know no transport; `status.py` does.
+
+The text of such an error is written for the client: it says what is wrong and what would be right, and quotes what the
+client sent only through `repr`.
+"""
+
+from __future__ import annotations
+
+
+class ServiceError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class InvalidRequest(ServiceError):
+    """A request that cannot be understood; `field` names the part that is wrong."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class InvalidBoxes(ServiceError):
+    """Boxes that are malformed, without area, outside of the frame, or too many."""
+
+
+class InvalidImage(ServiceError):
+    """Bytes that are no image of a known format, or a broken one."""
+
+
+class ImageTooLarge(ServiceError):
+    """An image with more bytes or pixels than the service takes."""
+
+
+class UnsupportedMedia(ServiceError):
+    """A body that is declared to be something else than an image."""
+
+
+class UnknownModel(ServiceError):
+    """No model of this name and version is served."""
+
+
+class Overloaded(ServiceError):
+    """The queue is full; a later attempt may succeed."""
+
+
+class NotReady(ServiceError):
+    """The service starts or stops."""
+
+
+class StartupError(ServiceError):
+    """The service cannot start: a port is taken, a model is missing or broken."""

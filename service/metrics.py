@@ -1,0 +1,145 @@
+"""Every Prometheus series of the service. Base units; labels from closed sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+_REQUEST_SECONDS = (
+    0.002,
+    0.005,
+    0.01,
+    0.015,
+    0.02,
+    0.03,
+    0.05,
+    0.075,
+    0.1,
+    0.15,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+)
+_STAGE_SECONDS = (
+    0.0001,
+    0.0002,
+    0.0005,
+    0.001,
+    0.002,
+    0.003,
+    0.005,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    5.0,
+)
+_BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
+
+STAGES = ("queue", "decode", "warp", "infer", "read", "render")
+"""What a frame goes through: waiting, bytes to pixels, pixels to crops, crops to heatmaps, heatmaps to points, and
+drawing where that was asked for. `warp`, `infer` and `read` are measured per batch, the others per frame."""
+
+
+class Metrics:
+    """All series of the service; made once by the server and handed to the stages."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=registry)
+        self.requests = Counter(
+            "reppose_requests",
+            "Requests and stream frames answered; outcome is 'ok' or a code of service.status.",
+            ["transport", "method", "outcome"],
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "reppose_request_seconds",
+            "From the arrival of a request to its answer.",
+            ["transport", "method"],
+            buckets=_REQUEST_SECONDS,
+            registry=registry,
+        )
+        self._stage_seconds = Histogram(
+            "reppose_stage_seconds",
+            "Time in one stage; warp, infer and read are counted once per batch, the others once per frame.",
+            ["model", "stage"],
+            buckets=_STAGE_SECONDS,
+            registry=registry,
+        )
+        self._batch_crops = Histogram(
+            "reppose_batch_crops",
+            "Crops in one call of the model.",
+            ["model"],
+            buckets=_BATCH_SIZES,
+            registry=registry,
+        )
+        self._queue_depth = Gauge(
+            "reppose_queue_depth", "Frames that wait for a worker.", ["model"], registry=registry
+        )
+        self._queue_capacity = Gauge(
+            "reppose_queue_capacity",
+            "Most frames that may wait; one more is refused.",
+            ["model"],
+            registry=registry,
+        )
+        self._model_info = Gauge(
+            "reppose_model_info",
+            "1 for every model that is served.",
+            ["model", "version", "skeleton", "default"],
+            registry=registry,
+        )
+        self.ready = Gauge("reppose_ready", "1 while the service takes requests.", registry=registry)
+
+    def answered(self, transport: str, method: str, outcome: str, seconds: float) -> None:
+        """Count one request that got its answer."""
+        self.requests.labels(transport, method, outcome).inc()
+        self.request_seconds.labels(transport, method).observe(seconds)
+
+    def stages(self, reference: str) -> StageMetrics:
+        """The series of one model's stages."""
+        return StageMetrics(
+            {stage: self._stage_seconds.labels(reference, stage) for stage in STAGES},
+            self._batch_crops.labels(reference),
+        )
+
+    def watch_queue(self, reference: str, depth: Callable[[], int], capacity: int) -> None:
+        """Report a model's queue; `depth` is asked at each scrape."""
+        self._queue_depth.labels(reference).set_function(depth)
+        self._queue_capacity.labels(reference).set(capacity)
+
+    def serves(self, name: str, version: str, skeleton: str, *, default: bool) -> None:
+        """Note a model that is ready to answer."""
+        self._model_info.labels(name, version, skeleton, str(default).lower()).set(1)
+
+
+class StageMetrics:
+    """Where one model's time goes. May be used from many threads."""
+
+    def __init__(self, seconds: dict[str, Histogram], crops: Histogram) -> None:
+        self._seconds = seconds
+        self._crops = crops
+
+    def spent(self, stage: str, seconds: float) -> None:
+        """Time spent in one of STAGES."""
+        self._seconds[stage].observe(seconds)
+
+    def ran(self, crops: int) -> None:
+        """The model was called with this many crops."""
+        self._crops.observe(crops)
+
+    def batch_taken(self, waited_s: Sequence[float]) -> None:
+        """Frames left the queue after waiting this long."""
+        for seconds in waited_s:
+            self._seconds["queue"].observe(seconds)

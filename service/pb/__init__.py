@@ -1,0 +1,1 @@
+"""Generated from proto/ by the protocol buffer compiler; never edited by hand."""

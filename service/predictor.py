@@ -1,0 +1,299 @@
+"""The use case: a frame and its options -> a prediction. Alone knows the order of the stages.
+
+`Predictor` runs on the event loop: it picks model and decoder, refuses what is wrong with the request itself, and
+queues a `Job`. `Stages` runs in the model's worker threads and walks a batch of jobs through decoding of the image,
+warp, net and decoding of the heatmaps: one hop off the event loop in all. The header of an image is judged there too,
+because reading the header of a hostile file can take long and must not hold up other clients.
+
+Without boxes the person is found in two looks: the net sees the whole frame, a box is laid around the joints it is
+sure of, and it looks again at that box.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from model_zoo import geometry
+from model_zoo.skeletons import Skeleton
+from service import decoding, images, render
+from service.decoding import Decoder
+from service.errors import InvalidBoxes
+from service.images import ImageLimits
+from service.metrics import StageMetrics
+from service.registry import Registry
+from service.runner import Runner
+from service.types import Box, BoxSource, Floats, Frame, Image, Options, Pose, Prediction
+
+SURE_SCORE = 0.3
+"""A joint with at least this score in the first look counts for the box."""
+SURE_JOINTS = 3
+"""So many joints must be sure to place a box; fewer say too little about where the person ends."""
+FOUND_GROWTH = 1.2
+"""From the joints' extent to the person's: hands, feet and hair reach beyond the joints."""
+FOUND_FLOOR = 1 / 8
+"""Least side of a found box, as a share of the frame's shorter side."""
+BOX_SIDES_PX = (1.0, 100_000.0)
+"""Least and largest side of a box."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A frame on its way through the queue of its model."""
+
+    frame: Frame
+    boxes: tuple[Box, ...] | None
+    decoder: Decoder
+    render: bool
+
+
+class Predictor:
+    """Answers frames with the models of a registry."""
+
+    def __init__(self, registry: Registry, limits: ImageLimits, max_boxes: int) -> None:
+        self._registry = registry
+        self._limits = limits
+        self._max_boxes = max_boxes
+
+    async def predict(self, frame: Frame, options: Options, *, wait_for_room: bool = False) -> Prediction:
+        """Answer one frame. Cancelling this takes the frame out of the queue.
+
+        Args:
+            frame: as sent.
+            options: as sent.
+            wait_for_room: wait where the queue is full, instead of being refused.
+
+        Raises:
+            UnknownModel, UnknownDecoder, InvalidBoxes, InvalidImage, ImageTooLarge: the request is wrong.
+            Overloaded: the queue is full.
+            NotReady: the service starts or stops.
+        """
+        model = self._registry.get(options.model)
+        self._limits.check_bytes(len(frame.data))
+        if options.boxes is not None:
+            self._check_boxes(options.boxes)
+        job = Job(frame, options.boxes, decoding.pick(model.manifest, options.decoder), options.render)
+        if wait_for_room:
+            return await (await model.batcher.submit_with_room(job))
+        return await model.batcher.submit(job)
+
+    def _check_boxes(self, boxes: tuple[Box, ...]) -> None:
+        """Refuse what no frame could make right."""
+        if not 0 < len(boxes) <= self._max_boxes:
+            raise InvalidBoxes(f"send 1 to {self._max_boxes} boxes, or none to have the person found")
+        low, high = BOX_SIDES_PX
+        for number, box in enumerate(boxes):
+            if len(box) != 4 or not np.isfinite(box).all():
+                raise InvalidBoxes(f"box {number} is not four finite numbers x, y, width, height")
+            if not all(low <= side <= high for side in box[2:]):
+                raise InvalidBoxes(
+                    f"width and height of box {number} must lie between {low:g} and {high:g} pixels"
+                )
+
+
+@dataclass(eq=False, slots=True)
+class _Seen:
+    """A decoded frame within a batch."""
+
+    index: int
+    job: Job
+    image: Image
+    source: BoxSource
+    looks: list[_Look] = field(default_factory=list)
+    error: Exception | None = None
+
+
+@dataclass(eq=False, slots=True)
+class _Look:
+    """One crop of a frame, and what was found in it."""
+
+    seen: _Seen
+    box: Floats
+    points: Floats | None = None
+    scores: Floats | None = None
+
+
+class Stages:
+    """What the workers of one model do.
+
+    Args:
+        runner: the model.
+        skeleton: what it finds.
+        limits: for every image.
+        batch_size: most crops in one call of the model.
+        metrics: where the time goes.
+    """
+
+    def __init__(
+        self, runner: Runner, skeleton: Skeleton, limits: ImageLimits, batch_size: int, metrics: StageMetrics
+    ) -> None:
+        self._runner = runner
+        self._manifest = runner.manifest
+        self._skeleton = skeleton
+        self._limits = limits
+        self._batch_size = batch_size
+        self._metrics = metrics
+
+    def open_worker(self) -> partial[list[Prediction | Exception]]:
+        """A function for one worker thread: a batch of jobs to their answers, with a crop buffer of its own."""
+        return partial(self._answer, np.empty((self._batch_size, *self._manifest.input.size, 3), np.uint8))
+
+    def _answer(self, crops: Image, jobs: Sequence[Job]) -> list[Prediction | Exception]:
+        answers: dict[int, Prediction | Exception] = {}
+        for group in self._decoded(jobs, answers):
+            try:
+                self._estimate(crops, group)
+            except Exception as error:  # the model failed; frames of other groups have their answers
+                answers |= {seen.index: error for seen in group}
+                continue
+            for seen in group:
+                try:
+                    answers[seen.index] = seen.error or self._prediction(seen)
+                except Exception as error:  # drawing failed
+                    answers[seen.index] = error
+        return [answers[index] for index in range(len(jobs))]
+
+    def _decoded(
+        self, jobs: Sequence[Job], answers: dict[int, Prediction | Exception]
+    ) -> Iterator[list[_Seen]]:
+        """Decode frames, in groups that together hold little more than the largest image that is allowed.
+
+        Whatever is wrong with one frame becomes its answer.
+        """
+        group: list[_Seen] = []
+        held = 0
+        for index, job in enumerate(jobs):
+            started = time.perf_counter()
+            try:
+                seen = self._open(index, job)
+            except Exception as error:
+                answers[index] = error
+                continue
+            finally:
+                self._metrics.spent("decode", time.perf_counter() - started)
+            group.append(seen)
+            held += seen.image.shape[0] * seen.image.shape[1]
+            if held >= self._limits.pixels:
+                yield group
+                group, held = [], 0
+        if group:
+            yield group
+
+    def _open(self, index: int, job: Job) -> _Seen:
+        image = images.decode(job.frame.data, self._limits)
+        frame_box = geometry.whole_image_box(image.shape[:2])
+        if job.boxes is None:
+            seen = _Seen(index, job, image, BoxSource.IMAGE)
+            seen.looks = [_Look(seen, _without_context(frame_box, self._manifest.input.padding))]
+            return seen
+        boxes = np.array(job.boxes, np.float64)
+        low = np.maximum(boxes[:, :2], frame_box[:2])
+        high = np.minimum(boxes[:, :2] + boxes[:, 2:], frame_box[:2] + frame_box[2:])
+        outside = np.flatnonzero((high <= low).any(axis=1))
+        if len(outside):
+            height, width = image.shape[:2]
+            raise InvalidBoxes(
+                f"box {outside[0]} lies outside of the image, which has {width} x {height} pixels"
+            )
+        seen = _Seen(index, job, image, BoxSource.REQUEST)
+        seen.looks = [_Look(seen, box) for box in boxes]
+        return seen
+
+    def _estimate(self, crops: Image, group: Sequence[_Seen]) -> None:
+        self._look(crops, [look for seen in group for look in seen.looks])
+        again = []
+        for seen in group:
+            if seen.source is BoxSource.IMAGE and seen.error is None:
+                (look,) = seen.looks
+                found = _box_of_the_sure(look.points, look.scores, seen.image.shape[:2])
+                if found is None:
+                    look.box = geometry.whole_image_box(seen.image.shape[:2])
+                else:
+                    seen.source, seen.looks = BoxSource.FOUND, [_Look(seen, found)]
+                    again += seen.looks
+        self._look(crops, again)
+
+    def _look(self, crops: Image, looks: Sequence[_Look]) -> None:
+        """Fill in the points and scores of every look; an error of a decoder goes to the frames that asked for it."""
+        for start in range(0, len(looks), self._batch_size):
+            chunk = looks[start : start + self._batch_size]
+            batch = crops[: len(chunk)]
+            times = [time.perf_counter()]
+            spec = self._manifest.input
+            maps = geometry.crop_affine(
+                np.stack([look.box for look in chunk]), spec.size, padding=spec.padding
+            )
+            for look, matrix, crop in zip(chunk, maps, batch, strict=True):
+                geometry.warp(look.seen.image, matrix, spec.size, out=crop)
+            times.append(time.perf_counter())
+            heatmaps = self._runner.run(batch)
+            times.append(time.perf_counter())
+            self._read(chunk, heatmaps, maps)
+            times.append(time.perf_counter())
+            for stage, began, ended in zip(("warp", "infer", "read"), times, times[1:], strict=False):
+                self._metrics.spent(stage, ended - began)
+            self._metrics.ran(len(chunk))
+
+    def _read(self, chunk: Sequence[_Look], heatmaps: Floats, maps: Floats) -> None:
+        by_decoder: dict[str, list[int]] = {}
+        for row, look in enumerate(chunk):
+            by_decoder.setdefault(look.seen.job.decoder.name, []).append(row)
+        for rows in by_decoder.values():
+            decoder = chunk[rows[0]].seen.job.decoder
+            picked = slice(None) if len(rows) == len(chunk) else rows  # the usual case needs no copy
+            try:
+                points, scores = decoding.read(decoder, self._manifest, heatmaps[picked], maps[picked])
+            except Exception as error:  # it may be anybody's plug-in
+                for row in rows:
+                    chunk[row].seen.error = error
+                continue
+            for row, its_points, its_scores in zip(rows, points, scores, strict=True):
+                chunk[row].points, chunk[row].scores = its_points, its_scores
+
+    def _prediction(self, seen: _Seen) -> Prediction:
+        poses = tuple(_pose(look, seen.source) for look in seen.looks)
+        picture = None
+        if seen.job.render:
+            started = time.perf_counter()
+            picture = render.png(render.draw(seen.image, poses, self._skeleton))
+            self._metrics.spent("render", time.perf_counter() - started)
+        return Prediction(
+            model=self._manifest.name,
+            version=self._manifest.version,
+            decoder=seen.job.decoder.name,
+            size=seen.image.shape[:2],
+            keypoints=self._manifest.keypoints,
+            poses=poses,
+            picture=picture,
+        )
+
+
+def _pose(look: _Look, source: BoxSource) -> Pose:
+    scores = np.round(look.scores.astype(np.float64), 4)
+    return Pose(
+        box=tuple(np.round(look.box, 3).tolist()),
+        box_source=source,
+        points=np.round(look.points.astype(np.float64), 3),
+        scores=scores,
+        score=round(float(scores.mean()), 4),
+    )
+
+
+def _without_context(box: Floats, padding: float) -> Floats:
+    """The box that fills `box` once the model's context is added."""
+    centre, extent = box[:2] + box[2:] / 2, box[2:] / padding
+    return np.concatenate([centre - extent / 2, extent])
+
+
+def _box_of_the_sure(points: Floats, scores: Floats, size: tuple[int, int]) -> Floats | None:
+    """A box around the joints with sure scores, grown to hold the whole person; None where they are too few."""
+    sure = scores >= SURE_SCORE
+    if sure.sum() < SURE_JOINTS:
+        return None
+    tight = geometry.box_of_points(points[sure])
+    extent = np.maximum(tight[2:] * FOUND_GROWTH, max(FOUND_FLOOR * min(size), BOX_SIDES_PX[0]))
+    return np.concatenate([tight[:2] + tight[2:] / 2 - extent / 2, extent])

@@ -1,0 +1,121 @@
+"""Bundles on disk -> served models by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model_zoo import bundle, skeletons
+from model_zoo.bundle import Bundle
+from model_zoo.errors import ModelZooError
+from model_zoo.manifest import BundleManifest
+from model_zoo.skeletons import Skeleton
+from service.errors import NotReady, StartupError, UnknownModel
+
+if TYPE_CHECKING:
+    from service.batcher import Batcher
+
+MAX_REFERENCE = 160
+"""Longest `name@version` that is looked at."""
+
+
+@dataclass(frozen=True, eq=False)
+class ServedModel:
+    """One version of one model, ready to answer."""
+
+    bundle: Bundle
+    batcher: Batcher
+    """Takes `predictor.Job`, gives `types.Prediction`."""
+
+    @property
+    def manifest(self) -> BundleManifest:
+        """The facts about the model."""
+        return self.bundle.manifest
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """The skeleton that the model finds."""
+        return skeletons.skeleton(self.manifest.skeleton)
+
+    @property
+    def reference(self) -> str:
+        """`name@version`."""
+        return f"{self.bundle.name}@{self.bundle.version}"
+
+
+def read_bundles(roots: Sequence[Path]) -> list[Bundle]:
+    """Read and verify every bundle under the roots, by name and version; the first root wins.
+
+    Raises:
+        StartupError: a root is no folder, or there is no bundle at all.
+        ManifestError, BundleCorrupt: one of the bundles is broken.
+    """
+    for root in roots:
+        if not root.is_dir():
+            raise StartupError(f"{root} is no folder of bundles; REPPOSE_MODELS__ROOTS names it")
+    folders = [folder for root in roots for folder in bundle.discover(root)]
+    wanted = dict.fromkeys((folder.parent.name, folder.name) for folder in folders)
+    if not wanted:
+        raise StartupError(f"there is no bundle in {', '.join(map(str, roots)) or 'no folder at all'}")
+    return [bundle.find(name, version, roots) for name, version in sorted(wanted)]
+
+
+class Registry:
+    """The served models. Empty until `load` was called."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, ServedModel] = {}
+        self._newest: dict[str, str] = {}
+        self._default: ServedModel | None = None
+
+    def load(self, roots: Sequence[Path], default: str, open_model: Callable[[Bundle], ServedModel]) -> None:
+        """Open every bundle under the roots.
+
+        Args:
+            roots: folders of bundles.
+            default: the model of a request that names none, as `name` or `name@version`.
+            open_model: makes a served model of a bundle; blocks while it loads.
+
+        Raises:
+            StartupError: a bundle is missing, broken, or cannot be loaded.
+        """
+        try:
+            found = read_bundles(roots)
+            models = {each.reference: each for each in map(open_model, found)}
+            newest = {name: bundle.find(name, None, roots).version for name in {each.name for each in found}}
+        except ModelZooError as error:
+            raise StartupError(str(error)) from error
+        self._models, self._newest = models, newest
+        try:
+            self._default = self._find(default)
+        except UnknownModel as error:
+            raise StartupError(f"the default model is missing: {error}") from error
+
+    def get(self, reference: str | None) -> ServedModel:
+        """The model of this `name` (its newest version) or `name@version`; the default one for None.
+
+        Raises:
+            NotReady: nothing is loaded yet.
+            UnknownModel: no such model or version.
+        """
+        return self.default if reference is None else self._find(reference)
+
+    @property
+    def default(self) -> ServedModel:
+        """The model of a request that names none. Raises NotReady before `load` is through."""
+        if self._default is None:
+            raise NotReady("the models are being loaded")
+        return self._default
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        return iter(self._models.values())
+
+    def _find(self, reference: str) -> ServedModel:
+        name, _, version = reference[:MAX_REFERENCE].partition("@")
+        try:
+            return self._models[f"{name}@{version or self._newest[name]}"]
+        except KeyError:
+            known = ", ".join(sorted(self._models))
+            raise UnknownModel(f"no model {reference[:MAX_REFERENCE]!r} is served; known: {known}") from None

@@ -1,0 +1,105 @@
+"""Read the body of a request: an image as it is, or a multipart form, never more of it than the limits allow."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from fastapi import Request
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from service.errors import InvalidRequest, UnsupportedMedia
+from service.images import ImageLimits
+from service.rest.schemas import PoseQuery
+
+FORM_ROOM_BYTES = 64 * 1024
+"""What a multipart body may hold beside the image, and the longest of its fields."""
+
+_MAX_FIELDS = len(PoseQuery.model_fields)
+
+
+async def read(request: Request, query: PoseQuery, limits: ImageLimits) -> tuple[bytes, PoseQuery]:
+    """The image's bytes, and the query completed by the fields of a form; a query value wins over a field.
+
+    Raises:
+        UnsupportedMedia: the body is declared to be something else, or compressed.
+        ImageTooLarge: it is longer than the limits; noticed before it is read, or as soon as it has grown too long.
+        InvalidRequest: a multipart body that is malformed, or lacks the image.
+    """
+    headers = request.headers
+    if headers.get("content-encoding", "identity") != "identity":
+        raise UnsupportedMedia("send the body without a Content-Encoding")
+    media = headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+    if media == "multipart/form-data":
+        return await _read_form(request, query, limits)
+    if media.startswith("image/") or media == "application/octet-stream":
+        return await _read_raw(request, limits), query
+    raise UnsupportedMedia(
+        f"send the image as it is with Content-Type image/jpeg (or the like), or as the file `image` "
+        f"of multipart/form-data; not {media[:80]!r}"
+    )
+
+
+async def _read_raw(request: Request, limits: ImageLimits) -> bytes:
+    body = bytearray()
+    async for chunk in _at_most(request, limits, room=0):
+        body += chunk
+    return bytes(body)
+
+
+async def _read_form(request: Request, query: PoseQuery, limits: ImageLimits) -> tuple[bytes, PoseQuery]:
+    parser = MultiPartParser(
+        request.headers,
+        _at_most(request, limits, room=FORM_ROOM_BYTES),
+        max_files=1,
+        max_fields=_MAX_FIELDS,
+        max_part_size=FORM_ROOM_BYTES,
+    )
+    parser.spool_max_size = limits.bytes + FORM_ROOM_BYTES  # the limit holds in memory; nothing goes to disk
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise InvalidRequest(f"the multipart body is malformed: {error.message}") from error
+    except (ValueError, LookupError) as error:  # charsets and headers that the parser trips over
+        raise InvalidRequest("the multipart body is malformed") from error
+    try:
+        image = form.get("image")
+        if not isinstance(image, UploadFile):
+            raise InvalidRequest("the form must hold the image as the file `image`", field="image")
+        data = await image.read()
+        fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+    finally:
+        await form.close()
+    limits.check_bytes(len(data))
+    return data, parse_query(fields | query.model_dump(exclude_unset=True))
+
+
+def parse_query(values: dict[str, object]) -> PoseQuery:
+    """Check query values or form fields. Raises InvalidRequest that names the wrong one."""
+    try:
+        return PoseQuery.model_validate(values)
+    except ValidationError as error:
+        raise InvalidRequest(*first_fault(error.errors(include_url=False, include_input=False))) from error
+
+
+def first_fault(faults: list[dict]) -> tuple[str, str | None]:
+    """The message and the field of the first of pydantic's findings."""
+    first = faults[0]
+    where = [str(part) for part in first["loc"] if part not in ("query", "body")]
+    field = where[0].encode("ascii", "backslashreplace").decode()[:64] if where else None
+    if first["type"] == "extra_forbidden":
+        return f"there is no such field; known: image, {', '.join(PoseQuery.model_fields)}", field
+    return first["msg"], field
+
+
+async def _at_most(request: Request, limits: ImageLimits, room: int) -> AsyncGenerator[bytes, None]:
+    """The chunks of the body, as long as they stay within the limit for an image and `room` more bytes."""
+    declared = request.headers.get("content-length", "")
+    count = int(declared) if declared.isdecimal() else 0
+    limits.check_bytes(count - room)
+    count = 0
+    async for chunk in request.stream():
+        count += len(chunk)
+        limits.check_bytes(count - room)
+        yield chunk

@@ -1,0 +1,140 @@
+"""The paths of the REST service: parse, ask the predictor, answer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.requests import ClientDisconnect
+
+from service.health import Readiness
+from service.images import FORMATS, ImageLimits
+from service.predictor import Predictor
+from service.registry import Registry
+from service.rest import body, schemas
+from service.status import STATUS
+from service.types import Frame, Options, Prediction
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_POSE_BODY = {
+    "required": True,
+    "content": {
+        **{f"image/{each.lower()}": _BINARY for each in FORMATS},
+        "application/octet-stream": _BINARY,
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["image"],
+                "properties": {
+                    "image": {"type": "string", "format": "binary"},
+                    **schemas.PoseQuery.model_json_schema()["properties"],
+                },
+            }
+        },
+    },
+}
+_POSE_ERRORS = {
+    int(http): {
+        "model": schemas.ErrorResponse,
+        "description": ", ".join(f"`{code}`" for code in sorted(codes)),
+    }
+    for http in sorted({row.http for row in STATUS.values()})
+    for codes in [{row.code for row in STATUS.values() if row.http == http}]
+}
+
+
+def build(
+    predictor: Predictor,
+    registry: Registry,
+    readiness: Readiness,
+    limits: ImageLimits,
+    collectors: CollectorRegistry,
+) -> APIRouter:
+    """All routes over these objects."""
+    router = APIRouter()
+
+    @router.post(
+        "/v1/pose",
+        name="pose",
+        tags=["poses"],
+        summary="Find the poses in an image",
+        response_model=schemas.PoseResponse,
+        responses={
+            200: {"content": {"image/png": {}}, "description": "The poses, or the picture"},
+            **_POSE_ERRORS,
+        },
+        openapi_extra={"requestBody": _POSE_BODY},
+    )
+    async def estimate(request: Request, query: Annotated[schemas.PoseQuery, Query()]) -> Response:
+        """Send an image as the body (or as the file `image` of a multipart form) and get one pose per box.
+
+        Without boxes the service finds one person itself; `box_source` in the answer says how. Coordinates are
+        pixels of the image as sent, after its EXIF orientation was applied; (0, 0) is the centre of the top-left
+        pixel. Transparent images are laid over black; an animation counts by its first frame.
+
+            curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' 'http://localhost:8000/v1/pose'
+        """
+        data, query = await body.read(request, query, limits)
+        prediction = await _while_connected(request, predictor, Frame(data), query.options())
+        if prediction.picture is not None:
+            return Response(prediction.picture, media_type="image/png")
+        return Response(schemas.prediction_json(prediction), media_type="application/json")
+
+    @router.get(
+        "/v1/models",
+        name="models",
+        tags=["models"],
+        summary="What can be asked for",
+        responses={503: {"model": schemas.ErrorResponse, "description": "`not_ready`"}},
+    )
+    async def models() -> schemas.ModelsResponse:
+        """The models with their keypoints and bones, and the decoders."""
+        return schemas.models(registry)
+
+    @router.get("/healthz/live", name="live", tags=["operation"], summary="Whether the process works")
+    async def live() -> schemas.HealthResponse:
+        """Always 200; restart a service that does not answer."""
+        return schemas.HealthResponse(status="live")
+
+    @router.get(
+        "/healthz/ready",
+        name="ready",
+        tags=["operation"],
+        summary="Whether requests are welcome",
+        response_model=schemas.HealthResponse,
+        responses={503: {"model": schemas.HealthResponse, "description": "Starting or stopping"}},
+    )
+    async def ready() -> Response:
+        """200 when requests are welcome; 503 with the reason while the service starts or stops."""
+        state = schemas.HealthResponse(
+            status="ready" if readiness.ready else "not_ready", reason=readiness.reason
+        )
+        return JSONResponse(state.model_dump(), status_code=200 if readiness.ready else 503)
+
+    @router.get("/metrics", name="metrics", tags=["operation"], summary="Prometheus metrics")
+    async def metrics() -> Response:
+        """The series of `service/metrics.py` in the text format of Prometheus."""
+        return Response(generate_latest(collectors), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+async def _while_connected(
+    request: Request, predictor: Predictor, frame: Frame, options: Options
+) -> Prediction:
+    """Predict; a client that hangs up meanwhile takes its frame out of the queue."""
+    answer = asyncio.ensure_future(predictor.predict(frame, options))
+    gone = asyncio.ensure_future(
+        request.receive()
+    )  # after the body, the next message is that the client left
+    try:
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise ClientDisconnect
+        return answer.result()
+    finally:
+        answer.cancel()
+        gone.cancel()

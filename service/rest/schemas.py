@@ -1,0 +1,261 @@
+"""The JSON of the REST service, as pydantic models for readers and as plain dictionaries for the wire.
+
+The models define the API and its documentation; answers are written by the `*_json` functions below because that
+costs a small part of the time. A test holds the two together.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from model_zoo import codecs
+from service.errors import InvalidBoxes
+from service.registry import Registry
+from service.status import Report
+from service.types import Box, BoxSource, Options, Pose, Prediction
+
+
+class _Schema(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class PoseQuery(_Schema):
+    """What to do with the image; query values, or form fields of the same names beside a multipart image."""
+
+    boxes: str | None = Field(None, examples=["[[120, 40, 200, 400]]"])
+    """JSON `[[x, y, width, height], ...]` in pixels of the image, one per person: x, y is the left and top edge. Each box
+    must lie at least partly inside the image. The service adds the model's own context around it. Leave it out to have
+    one person found."""
+    model: Annotated[str | None, Field(max_length=160)] = None
+    """`name` (its newest version) or `name@version`, see `/v1/models`; the default model where it is left out."""
+    decoder: Annotated[str | None, Field(max_length=64)] = None
+    """How heatmaps become points, see `/v1/models`; the model's own where it is left out."""
+    render: bool = False
+    """`true`: answer with a PNG of the image with the poses drawn, instead of JSON."""
+
+    def options(self) -> Options:
+        """As the predictor takes them. An empty string counts as left out. Raises InvalidBoxes."""
+        return Options(
+            boxes=parse_boxes(self.boxes) if self.boxes else None,
+            model=self.model or None,
+            decoder=self.decoder or None,
+            render=self.render,
+        )
+
+
+class ImageSize(_Schema):
+    """Size of the image after its EXIF orientation was applied."""
+
+    width: int
+    height: int
+
+
+class KeypointOut(_Schema):
+    """One joint."""
+
+    name: str
+    """Such as `left_knee`; left and right are the person's own."""
+    x: float
+    """Pixels from the centre of the leftmost pixel column."""
+    y: float
+    """Pixels from the centre of the topmost pixel row."""
+    score: float = Field(ge=0, le=1)
+    """How sure the model is. Not a probability."""
+
+
+class PoseOut(_Schema):
+    """One person."""
+
+    box: tuple[float, float, float, float]
+    """x, y, width, height of the person, before the model's context was added."""
+    box_source: BoxSource
+    """`request`: the box was sent. `found`: none was sent; the model saw the whole image, the box was laid around the joints
+    it was sure of, and the model looked again at that box. `image`: none was sent and too few joints were sure to
+    place a box; this is what the model saw in the whole image, its scores are low, and there may be nobody at all."""
+    score: float = Field(ge=0, le=1)
+    """Mean of the keypoints' scores."""
+    keypoints: list[KeypointOut]
+    """All joints of the model's skeleton, always in the skeleton's order."""
+
+
+class PoseResponse(_Schema):
+    """The poses in one image."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "model": "body19-small",
+                "version": "1",
+                "decoder": "dark",
+                "image": {"width": 640, "height": 480},
+                "poses": [
+                    {
+                        "box": [212.0, 31.5, 180.25, 402.0],
+                        "box_source": "request",
+                        "score": 0.93,
+                        "keypoints": [{"name": "nose", "x": 301.2, "y": 88.4, "score": 0.97}],
+                    }
+                ],
+            }
+        }
+    )
+
+    model: str
+    """Name of the model that answered."""
+    version: str
+    """Its version."""
+    decoder: str
+    """The decoder that was used."""
+    image: ImageSize
+    poses: list[PoseOut]
+    """One per box, in the order sent; exactly one where no box was sent."""
+
+
+class ModelOut(_Schema):
+    """One version of a model."""
+
+    name: str
+    version: str
+    default: bool
+    """Whether a request that names no model gets this one."""
+    description: str
+    licence: str
+    """Terms under which the weights may be used."""
+    skeleton: str
+    keypoints: list[str]
+    """Names of the keypoints, in the order of an answer."""
+    bones: list[tuple[int, int]]
+    """Pairs of indices into `keypoints` to join with lines."""
+    input: ImageSize
+    """Size of the crop that the model sees."""
+    padding: float
+    """Context that the service adds around a box."""
+    decoder: str
+    """Decoder of a request that names none."""
+
+
+class ModelsResponse(_Schema):
+    """What can be asked for."""
+
+    default: str
+    """`name@version` of the model that a request gets which names none."""
+    decoders: list[str]
+    """Names that `decoder` may have."""
+    models: list[ModelOut]
+
+
+class HealthResponse(_Schema):
+    """State of the service."""
+
+    status: str
+    """`live`, `ready` or `not_ready`."""
+    reason: str | None = None
+    """Why the service is not ready."""
+
+
+class ErrorBody(_Schema):
+    """What is wrong."""
+
+    code: str
+    """Stable name, for programs."""
+    message: str
+    """For people."""
+    field: str | None = None
+    """The part of the request that is wrong, where there is one."""
+
+
+class ErrorResponse(_Schema):
+    """The form of every error."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "error": {
+                    "code": "invalid_image",
+                    "message": "the image is truncated or broken",
+                    "field": "image",
+                }
+            }
+        }
+    )
+
+    error: ErrorBody
+
+
+def parse_boxes(text: str) -> tuple[Box, ...]:
+    """Read the JSON of `boxes`. Raises InvalidBoxes."""
+    try:
+        rows = orjson.loads(text)
+    except ValueError:
+        rows = None
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 4 for row in rows):
+        raise InvalidBoxes("boxes must be JSON like [[x, y, width, height], ...]")
+    if not all(type(number) in (int, float) and math.isfinite(number) for row in rows for number in row):
+        raise InvalidBoxes("a box must hold four finite numbers x, y, width, height")
+    return tuple(tuple(map(float, row)) for row in rows)
+
+
+def prediction_json(prediction: Prediction) -> bytes:
+    """The JSON of a PoseResponse."""
+    height, width = prediction.size
+    return orjson.dumps(
+        {
+            "model": prediction.model,
+            "version": prediction.version,
+            "decoder": prediction.decoder,
+            "image": {"width": width, "height": height},
+            "poses": [_pose(pose, prediction.keypoints) for pose in prediction.poses],
+        }
+    )
+
+
+def _pose(pose: Pose, names: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "box": pose.box,
+        "box_source": pose.box_source.value,
+        "score": pose.score,
+        "keypoints": [
+            {"name": name, "x": x, "y": y, "score": score}
+            for name, (x, y), score in zip(names, pose.points.tolist(), pose.scores.tolist(), strict=True)
+        ],
+    }
+
+
+def error_json(code: str, message: str, field: str | None = None) -> bytes:
+    """The JSON of an ErrorResponse; `field` is left out where there is none."""
+    body = {"code": code, "message": message}
+    return orjson.dumps({"error": body if field is None else {**body, "field": field}})
+
+
+def report_json(report: Report) -> bytes:
+    """The JSON of an error that `service.status` knows."""
+    return error_json(report.status.code, report.message, report.field)
+
+
+def models(registry: Registry) -> ModelsResponse:
+    """What the registry serves. Raises NotReady before it is loaded."""
+    default = registry.default
+    return ModelsResponse(
+        default=default.reference,
+        decoders=sorted(codecs.decoders()),
+        models=[
+            ModelOut(
+                name=each.manifest.name,
+                version=each.manifest.version,
+                default=each is default,
+                description=each.manifest.description,
+                licence=each.manifest.licence,
+                skeleton=each.manifest.skeleton,
+                keypoints=list(each.manifest.keypoints),
+                bones=list(each.skeleton.bones),
+                input=ImageSize(width=each.manifest.input.width, height=each.manifest.input.height),
+                padding=each.manifest.input.padding,
+                decoder=each.manifest.codec.decoder,
+            )
+            for each in registry
+        ],
+    )

@@ -1,0 +1,1 @@
+"""The gRPC edge: protobuf to frames, predictions to protobuf."""

@@ -1,0 +1,101 @@
+"""The gRPC listener: the pose service, health and reflection on one port."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from service.errors import StartupError
+from service.images import ImageLimits
+from service.metrics import Metrics
+from service.pb.reppose.v1 import pose_pb2, pose_pb2_grpc
+from service.predictor import Predictor
+from service.rpc.servicer import PoseServicer
+
+SERVICE = pose_pb2.DESCRIPTOR.services_by_name["PoseService"].full_name
+
+_MESSAGE_ROOM_BYTES = 64 * 1024
+"""What a message may hold beside an image of the largest size; a larger image still gets the service's own error."""
+
+
+_LAST_ANSWER_S = 0.2
+"""For the last bytes of the last answers to leave."""
+
+
+class RpcServer:
+    """A gRPC server on one port.
+
+    Args:
+        predictor: answers frames.
+        metrics: counts them.
+        limits: on an image's bytes, from which the longest message follows.
+        host, port: where to listen; port 0 takes any free one.
+        stream_frames: most unanswered frames of one stream.
+        log_requests: write a line for every request.
+
+    Raises:
+        StartupError: the port is taken, or the address is not ours.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        metrics: Metrics,
+        limits: ImageLimits,
+        *,
+        host: str,
+        port: int,
+        stream_frames: int,
+        log_requests: bool,
+    ) -> None:
+        self._server = grpc.aio.server(
+            options=(
+                ("grpc.so_reuseport", 0),  # else a second server would share the port in silence
+                ("grpc.max_receive_message_length", limits.bytes + _MESSAGE_ROOM_BYTES),
+            )
+        )
+        self._poses = PoseServicer(predictor, metrics, stream_frames=stream_frames, log_requests=log_requests)
+        pose_pb2_grpc.add_PoseServiceServicer_to_server(self._poses, self._server)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+        try:
+            self.port = self._server.add_insecure_port(
+                f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            )
+        except RuntimeError:
+            self.port = 0
+        if not self.port:
+            raise StartupError(
+                f"cannot listen for gRPC on {host}:{port}: the port is taken or the address is not ours; "
+                "REPPOSE_GRPC__PORT names another (0 for any free one)"
+            )
+
+    async def start(self) -> None:
+        """Begin to accept; health says NOT_SERVING until told otherwise."""
+        await self.set_serving(False)
+        await self._server.start()
+
+    async def set_serving(self, serving: bool) -> None:
+        """Tell grpc.health.v1, for the server as a whole and for the pose service."""
+        response = health_pb2.HealthCheckResponse
+        state = response.SERVING if serving else response.NOT_SERVING
+        for name in ("", SERVICE):
+            await self._health.set(name, state)
+
+    async def stop(self, grace_s: float) -> None:
+        """Accept no more calls, finish those that ask for poses, and cut off what is left after `grace_s`.
+
+        Watchers of the health service never end by themselves, so they are not waited for.
+        """
+        stopping = asyncio.create_task(self._server.stop(grace_s))
+        drained = asyncio.create_task(self._poses.drain())
+        await asyncio.wait((stopping, drained), return_when=asyncio.FIRST_COMPLETED)
+        drained.cancel()
+        await self._server.stop(min(grace_s, _LAST_ANSWER_S))
+        await stopping

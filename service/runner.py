@@ -1,0 +1,127 @@
+"""A model in memory: the only importer of ONNX Runtime.
+
+One session serves all worker threads. It uses no threads of its own and never spins: with one caller per core this
+costs the least processor time, and the cores belong to the decoding of images as much as to the net.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from model_zoo import bundle
+from model_zoo.bundle import Bundle
+from model_zoo.errors import ManifestError
+from model_zoo.manifest import BundleManifest
+from service.types import Floats, Image
+
+_ELEMENT = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
+
+
+class Runner:
+    """One graph, loaded and held against its manifest.
+
+    Args:
+        session: of the bundle's graph.
+        manifest: of the same bundle.
+
+    Raises:
+        ManifestError: the graph is not what the manifest says.
+    """
+
+    def __init__(self, session: ort.InferenceSession, manifest: BundleManifest) -> None:
+        _check_shapes(session, manifest)
+        _check_metadata(session, manifest)
+        self.manifest = manifest
+        self._session = session
+        self._outputs = [manifest.heatmaps.name]
+
+    def run(self, crops: Image) -> Floats:
+        """Run the net on a batch. May be called from many threads at once.
+
+        Args:
+            crops: (N, h, w, 3) RGB uint8 of the manifest's size.
+
+        Returns:
+            (N, K, H, W) float32 heatmaps.
+        """
+        return self._session.run(self._outputs, {self.manifest.input.name: self._fed(crops)})[0]
+
+    def warm_up(self, size: int) -> None:
+        """Run once with one crop and once with `size`, so that the first request finds all memory in place."""
+        height, width = self.manifest.input.size
+        for count in {1, size}:
+            self.run(np.zeros((count, height, width, 3), np.uint8))
+
+    def _fed(self, crops: Image) -> np.ndarray:
+        """The crops as the graph wants them; untouched for the usual graph, which takes raw NHWC pixels."""
+        spec, normalisation = self.manifest.input, self.manifest.normalisation
+        fed: np.ndarray = crops
+        if spec.layout == "NCHW":
+            fed = fed.transpose(0, 3, 1, 2)
+        if spec.dtype == "float32":
+            fed = fed.astype(np.float32)
+            if not normalisation.inside_graph:
+                fed = (fed - np.float32(normalisation.mean)) / np.float32(normalisation.scale)
+        return np.ascontiguousarray(fed)
+
+
+def load(found: Bundle) -> Runner:
+    """Load the graph of a verified bundle.
+
+    Raises:
+        ManifestError: ONNX Runtime cannot load the file, or the graph is not what the manifest says.
+    """
+    return Runner(_session(found.model_path), found.manifest)
+
+
+def _session(path: Path) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        raise ManifestError(f"{path}: ONNX Runtime cannot load it: {error}") from error
+
+
+def _check_shapes(session: ort.InferenceSession, manifest: BundleManifest) -> None:
+    spec, heatmaps = manifest.input, manifest.heatmaps
+    if spec.dtype == "uint8" and not manifest.normalisation.inside_graph:
+        raise ManifestError(f"{manifest.name}: a graph that takes uint8 must normalise inside")
+    height, width = spec.size
+    crop = [height, width, 3] if spec.layout == "NHWC" else [3, height, width]
+    maps = [len(manifest.keypoints), heatmaps.height, heatmaps.width]
+    inputs = {each.name: each for each in session.get_inputs()}
+    outputs = {each.name: each for each in session.get_outputs()}
+    if set(inputs) != {spec.name} or heatmaps.name not in outputs:
+        raise ManifestError(
+            f"{manifest.name}: the manifest names input {spec.name} and output {heatmaps.name}, the graph has "
+            f"{sorted(inputs)} and {sorted(outputs)}"
+        )
+    for what, found, element, shape in (
+        ("input", inputs[spec.name], _ELEMENT[spec.dtype], crop),
+        ("output", outputs[heatmaps.name], _ELEMENT["float32"], maps),
+    ):
+        # the first axis is the batch: it has a name instead of a number
+        if found.type != element or list(found.shape[1:]) != shape or isinstance(found.shape[0], int):
+            raise ManifestError(
+                f"{manifest.name}: by its manifest the {what} is {element} [N, {', '.join(map(str, shape))}], "
+                f"the graph says {found.type} {found.shape}"
+            )
+
+
+def _check_metadata(session: ort.InferenceSession, manifest: BundleManifest) -> None:
+    """The graph's own copy of the manifest must agree on all that changes what the model computes or is called."""
+    inside = bundle.manifest_from_metadata(session.get_modelmeta().custom_metadata_map)
+    for field in ("name", "version", "skeleton", "input", "normalisation", "outputs", "codec"):
+        if getattr(inside, field) != getattr(manifest, field):
+            raise ManifestError(
+                f"{manifest.name}: the metadata inside the graph disagrees with the manifest on {field}"
+            )

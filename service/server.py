@@ -1,0 +1,284 @@
+"""Composition root: builds every object, starts the listeners, drains and stops. One process, one event loop.
+
+Order of a start: bind both ports, answer health checks, load and verify the models, say ready. Order of an end: say
+not ready, accept nothing more, finish what was accepted, stop the workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import uvicorn
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from model_zoo import skeletons
+from model_zoo.bundle import Bundle
+from service import cpus, runner
+from service.batcher import Batcher
+from service.errors import StartupError
+from service.health import Readiness
+from service.images import ImageLimits
+from service.logs import facts, log
+from service.metrics import Metrics
+from service.predictor import Predictor, Stages
+from service.registry import Registry, ServedModel
+from service.rest import app
+from service.rpc.server import RpcServer
+from service.settings import Settings
+
+_BACKLOG = 2048
+
+
+@dataclass(frozen=True)
+class Core:
+    """Everything between the transports and the models."""
+
+    registry: Registry
+    predictor: Predictor
+    metrics: Metrics
+    limits: ImageLimits
+
+    async def load(self, settings: Settings) -> None:
+        """Load every model and start its workers. Raises StartupError."""
+        cv2.setNumThreads(1)  # the workers are the threads
+        await asyncio.to_thread(
+            self.registry.load,
+            settings.models.roots,
+            settings.models.default,
+            lambda found: _open_model(found, settings, self.limits, self.metrics),
+        )
+        for model in self.registry:
+            model.batcher.start()
+            self.metrics.watch_queue(
+                model.reference, lambda each=model: each.batcher.depth, model.batcher.capacity
+            )
+            self.metrics.serves(
+                model.bundle.name,
+                model.bundle.version,
+                model.manifest.skeleton,
+                default=model is self.registry.default,
+            )
+
+    async def stop(self, timeout_s: float) -> bool:
+        """Finish what waits and stop the workers; whether all of it was finished in time."""
+        return all(await asyncio.gather(*(model.batcher.stop(timeout_s) for model in self.registry)))
+
+
+def build_core(settings: Settings) -> Core:
+    """The core, not yet loaded."""
+    limits = ImageLimits(
+        settings.limits.image_bytes, settings.limits.image_pixels, settings.limits.image_side
+    )
+    registry = Registry()
+    predictor = Predictor(registry, limits, settings.limits.boxes)
+    return Core(registry, predictor, Metrics(CollectorRegistry()), limits)
+
+
+class Server:
+    """The running service; `http_port` and `grpc_port` are the ports it listens on.
+
+    Raises:
+        StartupError: a port is taken.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._readiness = Readiness()
+        self._core = build_core(settings)
+        self._socket = _bind(settings.http.host, settings.http.port)
+        self.http_port: int = self._socket.getsockname()[1]
+        try:
+            self._rpc = RpcServer(
+                self._core.predictor,
+                self._core.metrics,
+                self._core.limits,
+                host=settings.grpc.host,
+                port=settings.grpc.port,
+                stream_frames=settings.grpc.stream_frames,
+                log_requests=settings.log.requests,
+            )
+        except BaseException:
+            self._socket.close()
+            raise
+        self.grpc_port: int = self._rpc.port
+        self._http = _Http(self._uvicorn_config())
+        self._http_task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen, load the models, say ready. Raises StartupError; call `stop` then as well."""
+        await self._rpc.start()
+        self._http_task = asyncio.create_task(self._http.serve(sockets=[self._socket]))
+        settings = self._settings
+        log.info(
+            "listening",
+            extra=facts(
+                http=f"http://{_authority(settings.http.host, self.http_port)}",
+                grpc=_authority(settings.grpc.host, self.grpc_port),
+                http_port=self.http_port,
+                grpc_port=self.grpc_port,
+            ),
+        )
+        await self._core.load(settings)
+        await self._say(None)
+        log.info("ready", extra=facts(models=[model.reference for model in self._core.registry]))
+
+    async def stop(self) -> bool:
+        """Drain and stop; whether everything that was accepted was answered in time."""
+        drain = self._settings.drain
+        await self._say("the service is stopping")
+        await asyncio.sleep(drain.notice_s)
+        self._http.should_exit = True
+        await asyncio.gather(self._rpc.stop(drain.timeout_s), self._http_ended())
+        finished = await self._core.stop(drain.timeout_s)
+        log.info("stopped", extra=facts(finished=finished))
+        return finished
+
+    async def _http_ended(self) -> None:
+        if self._http_task is None:
+            self._socket.close()
+        else:
+            await self._http_task
+
+    async def _say(self, reason: str | None) -> None:
+        """Tell both transports' health checks, and the metrics, in one place."""
+        self._readiness.reason = reason
+        self._core.metrics.ready.set(reason is None)
+        await self._rpc.set_serving(reason is None)
+
+    def _uvicorn_config(self) -> uvicorn.Config:
+        core, settings = self._core, self._settings
+        return uvicorn.Config(
+            app.build(
+                core.predictor,
+                core.registry,
+                self._readiness,
+                core.metrics,
+                core.limits,
+                log_requests=settings.log.requests,
+            ),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=settings.http.keep_alive_s,
+            timeout_graceful_shutdown=max(1, round(settings.drain.timeout_s)),
+        )
+
+
+def run(settings: Settings) -> bool:
+    """Serve until SIGTERM or SIGINT; a second signal ends the process at once.
+
+    Returns:
+        Whether everything that was accepted was answered in time.
+
+    Raises:
+        StartupError: the service cannot start.
+    """
+    return uvloop.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> bool:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _asked_to_stop, number, stopping)
+    server = Server(settings)
+    starting = asyncio.create_task(server.start())
+    asked = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait((starting, asked), return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+        await asked
+    finally:
+        await asyncio.wait((starting,))  # models cannot be left half loaded
+        finished = await server.stop()
+    return finished
+
+
+def _asked_to_stop(number: int, stopping: asyncio.Event) -> None:
+    if stopping.is_set():
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+    log.info("stopping", extra=facts(signal=signal.Signals(number).name))
+    stopping.set()
+
+
+def _open_model(found: Bundle, settings: Settings, limits: ImageLimits, metrics: Metrics) -> ServedModel:
+    loaded = runner.load(found)
+    loaded.warm_up(settings.batch.size)
+    reference = f"{found.name}@{found.version}"
+    stage_metrics = metrics.stages(reference)
+    stages = Stages(
+        loaded, skeletons.skeleton(found.manifest.skeleton), limits, settings.batch.size, stage_metrics
+    )
+    workers = settings.batch.workers or cpus.usable()
+    return ServedModel(
+        found,
+        Batcher(
+            stages.open_worker,
+            workers=workers,
+            size=settings.batch.size,
+            capacity=settings.batch.queue,
+            processors=_processors(workers, settings.batch.pin),
+            observer=stage_metrics,
+            name=reference,
+        ),
+    )
+
+
+def _processors(workers: int, pin: str) -> Sequence[int]:
+    """One processor for each worker, or none.
+
+    Not pinned, the kernel often puts two Python workers on one processor. But where the process may use more processors than
+    it has workers for, as in a container with a quota on a large machine, all such processes would choose the same.
+    """
+    mine = cpus.affinity()
+    if pin == "off" or (pin == "auto" and workers != len(mine)):
+        return ()
+    if workers > len(mine):
+        log.warning("more workers than processors: not pinned", extra=facts(workers=workers, cpus=len(mine)))
+        return ()
+    return mine[:workers]
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A bound TCP socket. Raises StartupError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+            bound.listen(_BACKLOG)
+            bound.setblocking(False)
+        except BaseException:
+            bound.close()
+            raise
+        return bound
+    except OSError as error:
+        raise StartupError(
+            f"cannot listen for HTTP on {host}:{port}: {error.strerror}; "
+            "REPPOSE_HTTP__PORT names another port (0 for any free one)"
+        ) from error
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class _Http(uvicorn.Server):
+    """Uvicorn without its signal handlers: `_serve` has the process's only ones."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

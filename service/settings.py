@@ -1,0 +1,157 @@
+"""The environment, read once.
+
+Every value has a default that suits a laptop or a small server. `REPPOSE_<GROUP>__<NAME>` changes it, for example
+`REPPOSE_HTTP__PORT=9000`. A misspelt name inside a group is an error; `unknown_names` finds the others.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from model_zoo import bundle
+
+ENV_PREFIX = "REPPOSE_"
+ENV_DELIMITER = "__"
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class HttpSettings(_Group):
+    """The REST listener."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all of them."""
+    port: Port = 8000
+    """Port to listen on; 0 takes any free one and logs it."""
+    keep_alive_s: PositiveInt = 30
+    """How long an idle connection stays open."""
+
+
+class GrpcSettings(_Group):
+    """The gRPC listener."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all of them."""
+    port: Port = 50051
+    """Port to listen on; 0 takes any free one and logs it."""
+    stream_frames: PositiveInt = 16
+    """Most unanswered frames of one stream; the next is read when one was answered."""
+
+
+class ModelSettings(_Group):
+    """Which models are served."""
+
+    roots: Annotated[tuple[Path, ...], NoDecode] = (bundle.BUILTIN,)
+    """Folders of bundles, separated by colons like PATH; every bundle in them is loaded."""
+    default: str = "body19-small"
+    """Model of a request that names none: `name` for its latest version, or `name@version`."""
+
+    @field_validator("roots", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+
+class LimitSettings(_Group):
+    """What one request may ask for."""
+
+    image_bytes: PositiveInt = 20 * 1024 * 1024
+    """Most bytes of an encoded image."""
+    image_pixels: PositiveInt = 40_000_000
+    """Most pixels of an image, judged by its header."""
+    image_side: Annotated[int, Field(ge=1, le=32_000)] = 16_384
+    """Most pixels along one side."""
+    boxes: PositiveInt = 32
+    """Most boxes of one request."""
+
+
+class BatchSettings(_Group):
+    """How frames of many clients share one call of the model."""
+
+    size: PositiveInt = 8
+    """Most crops in one call, and most frames that one worker takes at once."""
+    queue: PositiveInt = 256
+    """Most frames waiting per model; one more is refused at once."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Threads per model; 0 for one per processor that this process may use (affinity and cgroup quota)."""
+    pin: Literal["auto", "on", "off"] = "auto"
+    """Tie each worker to one processor; auto does where there is one worker per processor of the affinity mask."""
+
+
+class DrainSettings(_Group):
+    """What happens between SIGTERM and the exit."""
+
+    notice_s: Annotated[float, Field(ge=0)] = 0.0
+    """How long to go on accepting after readiness turned false, so that a load balancer can notice."""
+    timeout_s: PositiveFloat = 20.0
+    """Longest time to finish what was accepted."""
+
+
+class LogSettings(_Group):
+    """What is written to stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least important lines to write."""
+    format: Literal["auto", "json", "text"] = "auto"
+    """auto writes text to a terminal and JSON lines elsewhere."""
+    requests: bool = True
+    """Write a line for every request."""
+
+
+class Settings(BaseSettings):
+    """Read once, by the command line; every other part is handed plain values."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter=ENV_DELIMITER,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    http: HttpSettings = HttpSettings()
+    """The REST listener."""
+    grpc: GrpcSettings = GrpcSettings()
+    """The gRPC listener."""
+    models: ModelSettings = ModelSettings()
+    """Which models are served."""
+    limits: LimitSettings = LimitSettings()
+    """What one request may ask for."""
+    batch: BatchSettings = BatchSettings()
+    """How frames share a call of the model."""
+    drain: DrainSettings = DrainSettings()
+    """What happens between SIGTERM and the exit."""
+    log: LogSettings = LogSettings()
+    """What is written to stderr."""
+
+
+def names() -> Iterator[tuple[str, str, object]]:
+    """(name of the environment variable, its meaning, its default) of every setting."""
+    for group, field in Settings.model_fields.items():
+        for name, inner in type(field.default).model_fields.items():
+            variable = f"{ENV_PREFIX}{group}{ENV_DELIMITER}{name}".upper()
+            yield variable, inner.description or "", inner.default
+
+
+def unknown_names(environment: Mapping[str, str]) -> list[str]:
+    """A warning for every REPPOSE_* variable that no setting reads."""
+    known = {name for name, _, _ in names()} | {
+        f"{ENV_PREFIX}{group}".upper() for group in Settings.model_fields
+    }
+    warnings = []
+    for name in sorted(environment):
+        if name.upper().startswith(ENV_PREFIX) and name.upper() not in known:
+            near = difflib.get_close_matches(name.upper(), known, n=1)
+            warnings.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
+    return warnings

@@ -1,0 +1,80 @@
+"""What travels through the service: a frame with its options goes in, a prediction comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Image = NDArray[np.uint8]
+"""(H, W, 3) RGB."""
+Box = tuple[float, float, float, float]
+"""x, y (left and top edge), width, height in pixels of the frame."""
+
+
+class BoxSource(StrEnum):
+    """Where the box of a pose comes from."""
+
+    REQUEST = "request"
+    """The client named it."""
+    FOUND = "found"
+    """Laid around the joints that the model was sure of when it saw the whole frame."""
+    IMAGE = "image"
+    """The whole frame: too few joints were sure to place a box."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One image as a client sent it."""
+
+    data: bytes
+    """The file's bytes, still encoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to do with a frame."""
+
+    boxes: tuple[Box, ...] | None = None
+    """One person each; None to have the person found."""
+    model: str | None = None
+    """`name` or `name@version`; None for the default model."""
+    decoder: str | None = None
+    """Name of the decoder; None for the model's own."""
+    render: bool = False
+    """Draw the poses on the frame as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """One person."""
+
+    box: Box
+    """The person's box without the context that the model sees around it."""
+    box_source: BoxSource
+    points: Floats
+    """(K, 2) x, y in pixels of the frame, rounded to 1/1000."""
+    scores: Floats
+    """(K,) 0 to 1, rounded to 1/10000."""
+    score: float
+    """Mean of `scores`, rounded likewise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer to one frame."""
+
+    model: str
+    version: str
+    decoder: str
+    size: tuple[int, int]
+    """(height, width) of the frame after its EXIF orientation."""
+    keypoints: tuple[str, ...]
+    """Names of the K keypoints."""
+    poses: tuple[Pose, ...]
+    picture: bytes | None = None
+    """A PNG of the frame with the poses drawn, where that was asked for."""
