@@ -92,7 +92,12 @@ _COCO_SIGMAS = (
 )  # fmt: skip
 _NECK_SIGMA = 0.079
 
-COCO17 = _skeleton("coco17", _COCO_NAMES, _COCO_BONES, _COCO_SIGMAS)
+COCO17 = _skeleton(
+    "coco17",
+    _COCO_NAMES,
+    _COCO_BONES + " left_ear-left_shoulder right_ear-right_shoulder",
+    _COCO_SIGMAS,
+)
 
 BODY19 = _skeleton(
     "body19",

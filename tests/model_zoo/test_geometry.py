@@ -1,0 +1,168 @@
+"""The pixel convention and the maps between image, crop and heatmap."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_zoo import geometry
+from model_zoo.codecs import dsnt
+from model_zoo.errors import GeometryError
+
+SIZE = (256, 192)
+places, lengths = st.floats(-500, 2000), st.floats(2, 1500)
+boxes = st.tuples(places, places, lengths, lengths)
+angles = st.floats(-180, 180)
+paddings = st.floats(0.5, 2)
+corners = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
+
+
+def corners_of(box) -> np.ndarray:
+    """The four corners (4, 2) of a box."""
+    return np.asarray(box)[:2] + corners * np.asarray(box)[2:]
+
+
+def crop_corners(size) -> np.ndarray:
+    """The four corners (4, 2) of a crop: outer edges of its outermost pixels."""
+    return corners * size[::-1] - 0.5
+
+
+@given(box=boxes, padding=paddings)
+def test_the_corners_of_the_grown_box_are_the_corners_of_the_crop(box, padding):
+    grown = geometry.expand_box(box, SIZE, padding)
+    matrix = geometry.crop_affine(box, SIZE, padding=padding)
+    np.testing.assert_allclose(geometry.apply(matrix, corners_of(grown)), crop_corners(SIZE), atol=1e-6)
+
+
+@given(box=boxes, padding=st.floats(1, 2))
+def test_a_grown_box_keeps_its_centre_holds_the_box_and_has_the_crop_aspect(box, padding):
+    grown, box = geometry.expand_box(box, SIZE, padding), np.asarray(box)
+    np.testing.assert_allclose(grown[:2] + grown[2:] / 2, box[:2] + box[2:] / 2, atol=1e-8)
+    assert (grown[2:] >= box[2:] * padding * (1 - 1e-12)).all()
+    assert grown[2] / grown[3] == pytest.approx(SIZE[1] / SIZE[0])
+    assert (np.isclose(grown[2:], box[2:] * padding)).any()
+
+
+@given(box=boxes, angle=angles, flip=st.booleans(), padding=paddings)
+def test_there_and_back_again(box, angle, flip, padding):
+    matrix = geometry.crop_affine(box, SIZE, padding=padding, rotation_deg=angle, flip=flip)
+    points = np.random.default_rng(0).uniform(-100, 2000, (7, 2))
+    back = geometry.apply(geometry.invert(matrix), geometry.apply(matrix, points))
+    np.testing.assert_allclose(back, points, atol=1e-6)
+
+
+@given(box=boxes, angle=angles)
+def test_rotation_turns_the_straight_crop_about_its_centre(box, angle):
+    points = np.random.default_rng(1).uniform(0, 1000, (5, 2))
+    straight = geometry.apply(geometry.crop_affine(box, SIZE), points)
+    turned = geometry.apply(geometry.crop_affine(box, SIZE, rotation_deg=angle), points)
+    centre, radians = np.array([95.5, 127.5]), math.radians(angle)
+    turn = np.array([[math.cos(radians), -math.sin(radians)], [math.sin(radians), math.cos(radians)]])
+    np.testing.assert_allclose(turned, centre + (straight - centre) @ turn.T, rtol=1e-9, atol=1e-6)
+
+
+def test_a_positive_angle_turns_clockwise_as_seen():
+    matrix = geometry.crop_affine((0, 0, 192, 256), SIZE, rotation_deg=90)
+    above_centre = np.array([[96.0, 28.0]])
+    np.testing.assert_allclose(geometry.apply(matrix, above_centre), [[195.5, 127.5]], atol=1e-9)
+
+
+@given(box=boxes, angle=angles)
+def test_flip_mirrors_the_turned_crop(box, angle):
+    points = np.random.default_rng(2).uniform(0, 1000, (5, 2))
+    plain = geometry.apply(geometry.crop_affine(box, SIZE, rotation_deg=angle), points)
+    flipped = geometry.apply(geometry.crop_affine(box, SIZE, rotation_deg=angle, flip=True), points)
+    np.testing.assert_allclose(flipped, np.stack([191 - plain[:, 0], plain[:, 1]], axis=-1), atol=1e-6)
+
+
+def test_many_boxes_are_treated_as_each_alone():
+    rng = np.random.default_rng(3)
+    many = rng.uniform(10, 300, (2, 3, 4))
+    angles, flips = rng.uniform(-90, 90, (2, 3)), rng.random((2, 3)) < 0.5
+    together = geometry.crop_affine(many, SIZE, padding=1.25, rotation_deg=angles, flip=flips)
+    inverses = geometry.invert(together)
+    points = rng.uniform(0, 300, (2, 3, 5, 2))
+    moved = geometry.apply(together, points)
+    assert together.shape == (2, 3, 2, 3)
+    for index in np.ndindex(2, 3):
+        alone = geometry.crop_affine(
+            many[index], SIZE, padding=1.25, rotation_deg=angles[index], flip=flips[index]
+        )
+        np.testing.assert_allclose(together[index], alone, atol=1e-12)
+        np.testing.assert_allclose(inverses[index], geometry.invert(alone), atol=1e-12)
+        np.testing.assert_allclose(moved[index], geometry.apply(alone, points[index]), atol=1e-9)
+
+
+def test_the_whole_image_as_a_crop_of_its_own_size_is_itself():
+    box = geometry.whole_image_box(SIZE)
+    np.testing.assert_allclose(geometry.crop_affine(box, SIZE), [[1, 0, 0], [0, 1, 0]], atol=1e-12)
+    image = np.random.default_rng(4).integers(0, 256, (*SIZE, 3), np.uint8)
+    np.testing.assert_array_equal(geometry.warp(image, geometry.crop_affine(box, SIZE), SIZE), image)
+
+
+@given(
+    x=st.floats(60, 140), y=st.floats(60, 140), angle=angles, flip=st.booleans(), padding=st.floats(0.9, 1.3)
+)
+def test_pictures_and_points_move_together(x, y, angle, flip, padding):
+    rows, columns = np.indices((200, 200))
+    blob = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 5.0**2))
+    image = np.repeat((255 * blob).astype(np.uint8)[..., None], 3, axis=-1)
+    matrix = geometry.crop_affine((10, 0, 180, 200), SIZE, padding=padding, rotation_deg=angle, flip=flip)
+    (expected,) = geometry.apply(matrix, [[x, y]])
+    crop = geometry.warp(image, matrix, SIZE)
+    if (expected > 30).all() and (expected < np.array(SIZE[::-1]) - 30).all():
+        (found,), _ = dsnt.decode(crop[None, None, ..., 0])
+        np.testing.assert_allclose(found[0], expected, atol=0.1)
+
+
+def test_warp_writes_into_the_batch_it_is_given_and_is_black_outside():
+    batch = np.full((2, 8, 6, 3), 7, np.uint8)
+    image = np.full((4, 4, 3), 200, np.uint8)
+    image.flags.writeable = False
+    crop = geometry.warp(image, geometry.crop_affine((50, 50, 6, 8), (8, 6)), (8, 6), out=batch[1])
+    assert np.shares_memory(crop, batch)
+    assert (batch[1] == 0).all()
+    assert (batch[0] == 7).all()
+
+
+@given(stride=st.sampled_from([1, 2, 4, 8, 16]), cells=st.integers(1, 64))
+def test_cells_cover_their_pixels(stride, cells):
+    outer = np.array([-0.5, cells - 0.5])
+    np.testing.assert_allclose(geometry.cells_to_pixels(outer, stride), [-0.5, cells * stride - 0.5])
+    first = np.arange(stride).mean()
+    assert geometry.cells_to_pixels(0.0, stride) == pytest.approx(first)
+
+
+@given(x=st.floats(-1e4, 1e4), stride=st.floats(0.5, 64))
+def test_cells_to_pixels_and_back(x, stride):
+    assert geometry.pixels_to_cells(geometry.cells_to_pixels(x, stride), stride) == pytest.approx(x, abs=1e-9)
+
+
+def test_the_box_of_points_touches_the_outermost():
+    assert geometry.box_of_points([[3, 9], [7, 2], [5, 5]]).tolist() == [3, 2, 4, 7]
+
+
+@pytest.mark.parametrize(
+    "box", [(0, 0, 0, 5), (0, 0, 5, -1), (math.nan, 0, 5, 5), (0, math.inf, 5, 5), (0, 0, 5)]
+)
+def test_a_box_without_area_is_refused(box):
+    with pytest.raises(GeometryError, match="boxes must be finite"):
+        geometry.crop_affine(box, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("size", "padding"), [((0, 5), 1.0), ((5, -1), 1.0), (SIZE, 0.0), (SIZE, -1.0), (SIZE, math.nan)]
+)
+def test_an_impossible_size_or_padding_is_refused(size, padding):
+    with pytest.raises(GeometryError, match="must be positive"):
+        geometry.expand_box((0, 0, 5, 5), size, padding)
+
+
+@pytest.mark.parametrize("matrix", [np.zeros((2, 3)), [[1, 2, 0], [2, 4, 0]], [[math.nan, 0, 0], [0, 1, 0]]])
+def test_a_map_without_an_inverse_is_refused(matrix):
+    with pytest.raises(GeometryError, match="no inverse"):
+        geometry.invert(matrix)
