@@ -239,8 +239,9 @@ def _open_model(found: Bundle, settings: Settings, limits: ImageLimits, metrics:
 def _processors(workers: int, pin: str) -> Sequence[int]:
     """One processor for each worker, or none.
 
-    Not pinned, the kernel often puts two Python workers on one processor. But where the process may use more processors than
-    it has workers for, as in a container with a quota on a large machine, all such processes would choose the same.
+    Not pinned, the kernel often puts two Python workers on one processor. But where the process may use more
+    processors than it has workers for, as in a container with a quota on a large machine, all such processes
+    would choose the same.
     """
     mine = cpus.affinity()
     if pin == "off" or (pin == "auto" and workers != len(mine)):

@@ -32,9 +32,9 @@ CLIENT_GONE = "client_gone"
 
 _DESCRIPTION = """Photographs in, poses out. The same numbers over gRPC: `reppose.v1.PoseService`.
 
-Every error has the form `{"error": {"code": ..., "message": ..., "field": ...}}`; `code` is stable, `field` stands there
-where one part of the request is to blame. Send `X-Request-ID` to find a request in the service's log; it is sent
-back."""
+Every error has the form `{"error": {"code": ..., "message": ..., "field": ...}}`; `code` is stable, `field`
+stands there where one part of the request is to blame. Send `X-Request-ID` to find a request in the service's
+log; it is sent back."""
 
 
 def build(

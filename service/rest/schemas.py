@@ -27,9 +27,9 @@ class PoseQuery(_Schema):
     """What to do with the image; query values, or form fields of the same names beside a multipart image."""
 
     boxes: str | None = Field(None, examples=["[[120, 40, 200, 400]]"])
-    """JSON `[[x, y, width, height], ...]` in pixels of the image, one per person: x, y is the left and top edge. Each box
-    must lie at least partly inside the image. The service adds the model's own context around it. Leave it out to have
-    one person found."""
+    """JSON `[[x, y, width, height], ...]` in pixels of the image, one per person: x, y is the left and top edge.
+    Each box must lie at least partly inside the image. The service adds the model's own context around it.
+    Leave it out to have one person found."""
     model: Annotated[str | None, Field(max_length=160)] = None
     """`name` (its newest version) or `name@version`, see `/v1/models`; the default model where it is left out."""
     decoder: Annotated[str | None, Field(max_length=64)] = None
@@ -73,9 +73,10 @@ class PoseOut(_Schema):
     box: tuple[float, float, float, float]
     """x, y, width, height of the person, before the model's context was added."""
     box_source: BoxSource
-    """`request`: the box was sent. `found`: none was sent; the model saw the whole image, the box was laid around the joints
-    it was sure of, and the model looked again at that box. `image`: none was sent and too few joints were sure to
-    place a box; this is what the model saw in the whole image, its scores are low, and there may be nobody at all."""
+    """`request`: the box was sent. `found`: none was sent; the model saw the whole image, the box was laid
+    around the joints it was sure of, and the model looked again at that box. `image`: none was sent and too
+    few joints were sure to place a box; this is what the model saw in the whole image, its scores are low, and
+    there may be nobody at all."""
     score: float = Field(ge=0, le=1)
     """Mean of the keypoints' scores."""
     keypoints: list[KeypointOut]

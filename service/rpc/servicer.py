@@ -53,7 +53,7 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
             reader.cancel()
         await self._quiet.wait()
 
-    async def Estimate(
+    async def Estimate(  # noqa: N802 - named by the contract
         self, request: pb.EstimateRequest, context: grpc.aio.ServicerContext
     ) -> pb.EstimateResponse:
         """One image, one answer."""
@@ -73,7 +73,7 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
             self._note("Estimate", status.OK, started)
             return answer
 
-    async def EstimateStream(
+    async def EstimateStream(  # noqa: N802 - named by the contract
         self,
         request_iterator: AsyncIterator[pb.EstimateStreamRequest],
         context: grpc.aio.ServicerContext,

@@ -1,0 +1,148 @@
+"""A bundle small enough to build in a test, whose poses are known exactly: coloured discs are its keypoints.
+
+Each keypoint has a colour of its own, all equally far from the grey of the background. The graph averages each cell and
+measures how much the cell looks like each colour: 1 for the keypoint's own, 0 for the others and for grey. So a
+picture with discs painted at known places has a pose at just these places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import PIL.Image
+from onnx import TensorProto, helper, numpy_helper
+
+from model_zoo import bundle, skeletons
+from model_zoo.bundle import Bundle
+from model_zoo.manifest import BundleManifest
+
+NAME = "tiny"
+SKELETON = skeletons.BODY19
+HEIGHT, WIDTH, STRIDE = 128, 96, 4
+GREY = 128
+CONTRAST = 110
+"""Distance of every colour from grey, in pixel values."""
+ALIKE = 0.85
+"""A colour this near to a keypoint's own still counts nothing."""
+
+
+def _directions() -> np.ndarray:
+    """(K, 3) unit vectors spread over a sphere, so that no two keypoints' colours are alike."""
+    index = np.arange(len(SKELETON)) + 0.5
+    polar, turn = np.arccos(1 - 2 * index / len(SKELETON)), np.pi * (1 + 5**0.5) * index
+    return np.stack([np.cos(turn) * np.sin(polar), np.sin(turn) * np.sin(polar), np.cos(polar)], axis=-1)
+
+
+DIRECTIONS = _directions()
+COLOURS = np.round(GREY + CONTRAST * DIRECTIONS).astype(int)
+
+STANDING = {
+    "nose": (0.5, 0.13), "left_eye": (0.56, 0.08), "right_eye": (0.44, 0.08), "left_ear": (0.64, 0.11),
+    "right_ear": (0.36, 0.11), "left_shoulder": (0.72, 0.28), "right_shoulder": (0.28, 0.28),
+    "left_elbow": (0.86, 0.42), "right_elbow": (0.14, 0.42), "left_wrist": (0.94, 0.56), "right_wrist": (0.06, 0.56),
+    "left_hip": (0.62, 0.54), "right_hip": (0.38, 0.54), "left_knee": (0.65, 0.75), "right_knee": (0.35, 0.75),
+    "left_ankle": (0.66, 0.95), "right_ankle": (0.34, 0.95), "head_top": (0.5, 0.02), "neck": (0.5, 0.22),
+}  # fmt: skip
+"""A person's joints as shares of the box around them."""
+
+
+def person(box: tuple[float, float, float, float]) -> np.ndarray:
+    """(K, 2) joints of a person standing in a box x, y, width, height."""
+    shares = np.array([STANDING[name] for name in SKELETON.keypoints])
+    return np.array(box[:2]) + shares * np.array(box[2:])
+
+
+def paint(size: tuple[int, int], *people: np.ndarray, radius: float) -> np.ndarray:
+    """An (H, W, 3) RGB picture with a disc at every joint of every person."""
+    picture = np.full((*size, 3), GREY, np.uint8)
+    for joints in people:
+        for at, colour in zip(joints, COLOURS.tolist(), strict=True):
+            centre = np.round(at * 16).astype(int).tolist()
+            cv2.circle(picture, centre, round(radius * 16), colour, cv2.FILLED, cv2.LINE_AA, 4)
+    return picture
+
+
+def encode(picture: np.ndarray, form: str = "PNG", **options: object) -> bytes:
+    """The picture as the bytes of an image file."""
+    buffer = BytesIO()
+    PIL.Image.fromarray(picture).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def manifest(**changes: object) -> BundleManifest:
+    """What the tiny model's bundle says about itself."""
+    facts = {
+        "name": NAME,
+        "version": "1",
+        "description": "finds coloured discs",
+        "licence": "Apache-2.0",
+        "skeleton": SKELETON.name,
+        "keypoints": SKELETON.keypoints,
+        "input": {"name": "image", "height": HEIGHT, "width": WIDTH},
+        "normalisation": {"mean": GREY, "scale": CONTRAST},
+        "outputs": [
+            {"name": "heatmaps", "height": HEIGHT // STRIDE, "width": WIDTH // STRIDE, "stride": STRIDE}
+        ],
+        "codec": {"sigma_cells": 1.0, "decoder": "argmax_shift"},
+        "macs": 1,
+        "parameters": 1,
+        "opset": 17,
+        "training": {
+            "command": "none",
+            "config": {},
+            "seed": 0,
+            "epochs": 0,
+            "hours": 0,
+            "hardware": "none",
+            "finished": "2000-01-01",
+            "versions": {},
+            "data": [],
+        },
+    }
+    return BundleManifest.model_validate(facts | changes)
+
+
+def graph(facts: BundleManifest, metadata: Mapping[str, str] | None = None) -> bytes:
+    """The ONNX file: uint8 NHWC -> normalise -> average each cell -> one map per colour."""
+    sharpness = 1 / (1 - ALIKE)
+    constants = [
+        numpy_helper.from_array(np.array(1 / CONTRAST, np.float32), "scale"),
+        numpy_helper.from_array(np.array(GREY, np.uint8), "grey"),
+        numpy_helper.from_array((DIRECTIONS * sharpness).astype(np.float32)[:, :, None, None], "colours"),
+        numpy_helper.from_array(np.full(len(SKELETON), -ALIKE * sharpness, np.float32), "bias"),
+    ]
+    nodes = [
+        helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("DequantizeLinear", ["planes", "scale", "grey"], ["numbers"]),
+        helper.make_node(
+            "AveragePool", ["numbers"], ["cells"], kernel_shape=[STRIDE, STRIDE], strides=[STRIDE, STRIDE]
+        ),
+        helper.make_node("Conv", ["cells", "colours", "bias"], ["likeness"], kernel_shape=[1, 1]),
+        helper.make_node("Relu", ["likeness"], ["heatmaps"]),
+    ]
+    maps = ["N", len(SKELETON), HEIGHT // STRIDE, WIDTH // STRIDE]
+    model = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "tiny",
+            [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", HEIGHT, WIDTH, 3])],
+            [helper.make_tensor_value_info("heatmaps", TensorProto.FLOAT, maps)],
+            constants,
+        ),
+        opset_imports=[helper.make_opsetid("", facts.opset)],
+        ir_version=8,
+    )
+    helper.set_model_props(model, dict(bundle.metadata_of(facts) if metadata is None else metadata))
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def write(root: Path, **changes: object) -> Bundle:
+    """Write a bundle of the tiny model under `root`."""
+    facts = manifest(**changes)
+    return bundle.write(root, facts, {facts.model_file: graph(facts)})
