@@ -22,7 +22,15 @@ app = typer.Typer(
 
 DataRoot = Annotated[
     Path,
-    typer.Option("--data", envvar="REPPOSE_DATA", help="Folder that the configuration's paths start at."),
+    typer.Option("--data", help="Folder that the configuration's paths start at."),
+]
+
+
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        help="Pictures: folder or indexed tar, relative to --data; default: the tar beside the JSON, else its folder."
+    ),
 ]
 
 
@@ -75,6 +83,7 @@ def evaluate(
         list[Path], typer.Option(help="COCO-keypoints JSON of a set, relative to --data; repeat for more.")
     ],
     data: DataRoot = Path("data"),
+    images: Images = None,
     bundles: Annotated[
         list[Path] | None, typer.Option(help="Folder of bundles, beside the built-in ones.")
     ] = None,
@@ -93,7 +102,9 @@ def evaluate(
     from trainer import commands
 
     table = Table("set", "people", "metric", "value", "decoder")
-    for name, score, used in commands.evaluate(model, data, on, roots=bundles or [], decoder=decoder):
+    for name, score, used in commands.evaluate(
+        model, data, on, images=images, roots=bundles or [], decoder=decoder
+    ):
         table.add_row(name, str(score.people), score.metric, f"{score.value:.1f}", used)
         for keypoint, value in score.per_keypoint.items() if per_keypoint else ():
             table.add_row("", "", keypoint, f"{value:.1f}", "", style="dim")
@@ -111,6 +122,7 @@ def export(
     on: Annotated[
         list[Path] | None, typer.Option(help="Sets to measure for the model card; repeat for more.")
     ] = None,
+    images: Images = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite a bundle of this version.")] = False,
 ) -> None:
     """Fuse a trained net, write it as ONNX, compare all forms on real crops, and write the bundle.
@@ -121,7 +133,7 @@ def export(
     """
     from trainer import commands
 
-    written, differences = commands.export(run, out, version, data, on or [], replace=replace)
+    written, differences = commands.export(run, out, version, data, on or [], images=images, replace=replace)
     for each in differences:
         typer.echo(
             f"{each.net}: heatmaps differ by {each.heatmap:.1e}, keypoints by {each.points_px:.1e} crop px"

@@ -8,10 +8,12 @@ from pathlib import Path
 from model_zoo import bundle, codecs, skeletons
 from model_zoo.bundle import Bundle
 from model_zoo.manifest import BundleManifest
+from model_zoo.skeletons import Skeleton
 from trainer import evaluate as measuring
 from trainer import export as exporting
 from trainer.checkpoint import RunFolder
 from trainer.data import people
+from trainer.data.loader import read
 from trainer.data.people import Person
 from trainer.errors import ConfigError
 from trainer.evaluate import Net
@@ -22,7 +24,7 @@ CROPS_COMPARED = 16
 
 
 def evaluate(
-    model: str, root: Path, sets: list[Path], *, roots: list[Path], decoder: str | None
+    model: str, root: Path, sets: list[Path], *, images: Path | None, roots: list[Path], decoder: str | None
 ) -> Iterator[tuple[str, Score, str]]:
     """Measure a model on several sets.
 
@@ -30,6 +32,7 @@ def evaluate(
         model: bundle name with or without @version, bundle folder, or run folder.
         root: data root.
         sets: annotation files, relative to the root.
+        images: folder or indexed tar of their pictures, relative to the root; None as `people.read` says.
         roots: folders of bundles, searched before the built-in ones.
         decoder: name, or None for the model's own.
 
@@ -39,26 +42,32 @@ def evaluate(
     net, manifest = _model(model, roots)
     used = decoder or manifest.codec.decoder
     codecs.decoder(used)
-    for chosen in sets:
-        found = people.read(root / chosen, skeletons.skeleton(manifest.skeleton))
+    for name, found in _read(sets, images, root, skeletons.skeleton(manifest.skeleton)):
         for score in measuring.scores(net, found, manifest, used):
-            yield _name(chosen), score, used
+            yield name, score, used
 
 
 def export(
-    run: Path, out: Path, version: str, root: Path, sets: list[Path], *, replace: bool
+    run: Path, out: Path, version: str, root: Path, sets: list[Path], *, images: Path | None, replace: bool
 ) -> tuple[Bundle, list[exporting.Difference]]:
     """Export a run and measure the result on `sets`, or on the run's own validation sets where there are none."""
     folder = RunFolder(run)
     config = folder.config()
     skeleton = skeletons.skeleton(config.skeleton)
-    chosen = sets or [source.annotations for source in config.data.validate_on]
-    measured: dict[str, list[Person]] = {_name(each): people.read(root / each, skeleton) for each in chosen}
-    sample = next(iter(measured.values()), None) or people.read(
-        root / config.data.train[0].annotations, skeleton
-    )
+    if sets:
+        measured = dict(_read(sets, images, root, skeleton))
+    else:
+        measured = {_name(each.annotations): read(each, root, skeleton) for each in config.data.validate_on}
+    sample = next(iter(measured.values()), None) or read(config.data.train[0], root, skeleton)
     crops, _ = measuring.crops(sample[:CROPS_COMPARED], config.phases[-1].size, config.padding)
     return exporting.export(folder, out, version, crops, measured, replace=replace)
+
+
+def _read(
+    sets: list[Path], images: Path | None, root: Path, skeleton: Skeleton
+) -> Iterator[tuple[str, list[Person]]]:
+    for chosen in sets:
+        yield _name(chosen), people.read(root / chosen, skeleton, images=images and root / images)
 
 
 def _name(annotations: Path) -> str:

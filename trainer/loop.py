@@ -28,6 +28,7 @@ from trainer.ema import WeightEma
 from trainer.errors import NotFinite
 from trainer.losses.heatmap import LOSSES
 from trainer.nets.pose import OUTPUT_STRIDE, PoseNet, heatmaps
+from trainer.progress import track
 
 
 def learning_rate(config: RunConfig, progress: float) -> float:
@@ -173,7 +174,11 @@ class _Run:
         self.net.train()
         total = torch.zeros((), device=self.fabric.device)
         started = time.perf_counter()
-        for step, batch in enumerate(self.loader.epoch(self.epoch)):
+        batches = self.loader.epoch(self.epoch)
+        if self.fabric.is_global_zero:
+            title = f"Epoch {self.epoch + 1} of {self.config.epochs}"
+            batches = track(batches, title, total=len(self.loader))
+        for step, batch in enumerate(batches):
             rate = learning_rate(self.config, self.epoch + step / len(self.loader))
             for group in self.optimiser.param_groups:
                 group["lr"] = rate

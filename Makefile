@@ -1,0 +1,49 @@
+# Every target sets up what it needs first: `make serve` and `make test` are all that a fresh clone asks for.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+DEMO_URL ?= http://127.0.0.1:$(or $(REPPOSE_HTTP__PORT),8000)
+
+.DEFAULT_GOAL := help
+.PHONY: help serve demo test guard lint proto clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+serve: $(VENV)/.installed-serve  ## Install and start the service: HTTP on 8000, gRPC on 50051
+	exec $(BIN)/reppose-serve serve
+
+demo: $(VENV)/.installed-demo  ## Post a photograph to the running service and draw the pose: demo.png
+	$(BIN)/reppose-serve demo --url $(DEMO_URL) --out demo.png
+
+test: $(VENV)/.installed-dev  ## Install everything and run all tests
+	$(BIN)/python -m pytest $(TESTS)
+
+guard: $(VENV)/.installed-dev  ## Fail if an install pulled in CUDA or what drags it in
+	@if $(PIP) list --format=freeze | grep -iE '^(nvidia|triton|torchvision|torchaudio|timm)'; \
+	then echo 'guard: the packages above must not be installed' >&2; exit 1; fi
+	@$(PIP) check
+
+lint: $(VENV)/.installed-dev  ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+proto: $(VENV)/.installed-dev  ## Generate service/pb from proto/
+	$(BIN)/python -m grpc_tools.protoc -Iservice/pb=proto --python_out=. --pyi_out=. --grpc_python_out=. \
+		proto/reppose/v1/pose.proto
+
+clean:  ## Remove the virtual environment and build leftovers
+	rm -rf $(VENV) build dist *.egg-info
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "RepPose needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed-serve: EXTRAS :=
+$(VENV)/.installed-demo: EXTRAS := [demo]
+$(VENV)/.installed-dev: EXTRAS := [dev]
+$(VENV)/.installed-%: $(VENV)/.created pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.$(EXTRAS)'
+	@touch $@
