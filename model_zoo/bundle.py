@@ -84,8 +84,8 @@ def write(
     """Write `<root>/<name>/<version>/`, all of it or nothing.
 
     The files are written to a hidden folder beside the target, brought to the disk and renamed into place.
-    Where `replace` puts a bundle in another's place, there is a moment in which neither can be found, but
-    none in which the two are mixed.
+    Writers of the same name wait for each other. Where `replace` puts a bundle in another's place, there is a
+    moment between two renames in which neither can be found, but none in which the two are mixed.
 
     Args:
         root: folder of bundles; made where it is missing.
