@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 import platform
+import shlex
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -67,7 +69,7 @@ class RunFolder:
             return
         self.path.mkdir(parents=True, exist_ok=True)
         facts = {
-            "command": " ".join(["reppose-train", *sys.argv[1:]]),
+            "command": shlex.join(["reppose-train", *sys.argv[1:]]),
             "hardware": hardware,
             "versions": {
                 "python": platform.python_version(),
@@ -94,7 +96,10 @@ class RunFolder:
         partial.replace(self.path / "metrics.csv")
 
     def load_checkpoint(self) -> dict[str, Any]:
-        """The last checkpoint; CheckpointError where there is none."""
+        """The last checkpoint; CheckpointError where there is none, or it cannot be read."""
         if not self.checkpoint_file.is_file():
             raise CheckpointError(f"{self.path} has no checkpoint yet")
-        return torch.load(self.checkpoint_file, map_location="cpu", weights_only=True)
+        try:
+            return torch.load(self.checkpoint_file, map_location="cpu", weights_only=True)
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            raise CheckpointError(f"{self.checkpoint_file} is no checkpoint: {error}") from error

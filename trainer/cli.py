@@ -48,7 +48,7 @@ def train(
     ] = None,
     accelerator: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     processes: Annotated[
-        int, typer.Option(help="Processes that share each batch; 0 = one per core or GPU.")
+        int, typer.Option(min=0, help="Processes that share each batch; 0 = one per core or GPU.")
     ] = 0,
 ) -> None:
     """Train a model, or go on where the same run was interrupted.

@@ -15,7 +15,7 @@ from trainer.checkpoint import RunFolder
 from trainer.data import people
 from trainer.data.loader import read
 from trainer.data.people import Person
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, DataError
 from trainer.evaluate import Net
 from trainer.metrics import Score
 
@@ -67,7 +67,10 @@ def _read(
     sets: list[Path], images: Path | None, root: Path, skeleton: Skeleton
 ) -> Iterator[tuple[str, list[Person]]]:
     for chosen in sets:
-        yield _name(chosen), people.read(root / chosen, skeleton, images=images and root / images)
+        found = people.read(root / chosen, skeleton, images=images and root / images)
+        if not found:
+            raise DataError(f"{root / chosen} has nobody with a labelled keypoint")
+        yield _name(chosen), found
 
 
 def _name(annotations: Path) -> str:

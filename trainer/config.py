@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from model_zoo import skeletons
+from model_zoo import codecs, skeletons
 from model_zoo.manifest import Codec, Name, Normalisation
 from trainer.data.augment import Augmentation
 from trainer.errors import ConfigError
@@ -28,7 +28,7 @@ CONFIGS = Path(__file__).parent / "configs"
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Source(_Section):
@@ -127,15 +127,18 @@ class RunConfig(_Section):
     """How the weights move."""
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     """Arithmetic of the forward and backward pass; Lightning's names."""
-    seed: int = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     """Order of people, augmentation, and initial weights."""
     validate_every: PositiveInt = 5
     """Epochs between two measurements."""
 
     @model_validator(mode="after")
-    def _known_skeleton(self) -> Self:
+    def _known_names(self) -> Self:
         if self.skeleton not in skeletons.SKELETONS:
             raise ValueError(f"unknown skeleton {self.skeleton!r}; known: {', '.join(skeletons.SKELETONS)}")
+        decoders = codecs.decoders()
+        if self.codec.decoder not in decoders:
+            raise ValueError(f"unknown decoder {self.codec.decoder!r}; known: {', '.join(sorted(decoders))}")
         return self
 
     @property
@@ -170,7 +173,7 @@ def load(source: str, overrides: list[str] | None = None) -> RunConfig:
         raise ConfigError(
             f"cannot read configuration {source!r} ({error.strerror}); shipped ones: {known}"
         ) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{path} holds no mapping")

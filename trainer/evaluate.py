@@ -25,7 +25,13 @@ Points = NDArray[np.floating[Any]]
 def crops(
     people: list[Person], size: tuple[int, int], padding: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Everybody's crop about the labelled box: (N, h, w, 3) uint8, and the (N, 2, 3) maps from picture to crop."""
+    """Everybody's crop about the labelled box: (N, h, w, 3) uint8, and the (N, 2, 3) maps from picture to crop.
+
+    Raises:
+        DataError: nobody, or a picture that cannot be read.
+    """
+    if not people:
+        raise DataError("there is nobody to measure")
     matrices = geometry.crop_affine(np.stack([person.box for person in people]), size, padding=padding)
     batch = np.empty((len(people), *size, 3), np.uint8)
     for index, (_, image) in enumerate(track(pictures(people), "Cropping people", total=len(people))):

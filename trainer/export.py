@@ -18,6 +18,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from model_zoo import bundle, codecs, geometry, skeletons
@@ -114,17 +115,17 @@ def to_onnx(net: nn.Module, config: RunConfig) -> onnx.ModelProto:
 
 
 def compare(net: nn.Module, model: bytes, config: RunConfig, images: NDArray[np.uint8]) -> list[Difference]:
-    """Run trained, fused and exported net on the same (N, h, w, 3) crops.
+    """Run trained, fused and exported net on the same (N, h, w, 3) crops; says how far the last two are from the first.
 
     Raises:
-        ExportError: a difference beyond `TOLERANCE` or `TOLERANCE_PX`, or no keypoint that is sure.
+        ExportError: a difference beyond `TOLERANCE` or `TOLERANCE_PX`.
     """
     cpu = torch.device("cpu")
     expected = Torch(net, config, cpu)(images)
     decode = codecs.decoder(config.codec.decoder)
     points, scores = decode(expected, config.codec)
     if not (sure := scores >= SURE).any():
-        sure = scores >= scores.max()
+        sure = scores >= scores.max()  # a net that is sure of nothing is compared where it is surest
     differences = []
     for name, other in (("fused", Torch(deployed(net), config, cpu)), ("ONNX Runtime", OnnxNet(model))):
         maps = other(images)
@@ -159,13 +160,19 @@ def export(
         replace: whether the version may exist already.
 
     Raises:
-        ExportError: the three nets disagree.
+        ExportError: the three nets disagree, or the manifest cannot be written from the run.
+        CheckpointError: the folder holds no run, or one without a finished epoch.
         BundleExists: the version exists and `replace` was not asked for.
     """
     config = folder.config()
     net = trained_net(folder)
     model = to_onnx(net, config)
-    draft = _manifest(folder, config, net, version)
+    try:
+        draft = _manifest(folder, config, net, version)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "manifest"
+        raise ExportError(f"{where}: {first['msg']}, got {first['input']!r}") from error
     plain = model.SerializeToString()
     differences = compare(net, plain, config, crops)
     accuracy = []

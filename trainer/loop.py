@@ -1,4 +1,7 @@
-"""The training loop, on Lightning Fabric: one process per core or GPU, the same steps whatever their number."""
+"""The training loop, on Lightning Fabric: one process per core or GPU.
+
+Whatever their number, every step learns from the same pictures; batch norm sees each process's share of them.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.loggers import TensorBoardLogger
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -25,7 +29,7 @@ from trainer.config import Phase, RunConfig
 from trainer.data.loader import Loader, read
 from trainer.data.people import Person
 from trainer.ema import WeightEma
-from trainer.errors import NotFinite
+from trainer.errors import ConfigError, NotFinite
 from trainer.losses.heatmap import LOSSES
 from trainer.nets.pose import OUTPUT_STRIDE, PoseNet, heatmaps
 from trainer.progress import track
@@ -99,14 +103,18 @@ def train(
         processes: how many share each batch.
 
     Raises:
-        NotFinite: the loss was NaN or infinite.
+        NotFinite: the loss or its gradient was NaN or infinite.
+        ConfigError: this machine lacks the accelerator, or a batch cannot be shared by so many processes.
         DataError, CheckpointError: as their modules say.
     """
     logger = TensorBoardLogger(folder.path, name="tensorboard", version="")
-    fabric = Fabric(
-        accelerator=accelerator, devices=processes, strategy="ddp" if processes > 1 else "auto",
-        precision=config.precision, loggers=logger,
-    )  # fmt: skip
+    try:
+        fabric = Fabric(
+            accelerator=accelerator, devices=processes, strategy="ddp" if processes > 1 else "auto",
+            precision=config.precision, loggers=logger,
+        )  # fmt: skip
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
+        raise ConfigError(f"cannot train on {processes} x {accelerator}: {error}") from error
     fabric.launch()
     if fabric.device.type == "cpu" and processes > 1:
         torch.set_num_threads(1)
@@ -155,6 +163,9 @@ class _Run:
         self.validation = [
             (source.annotations.stem, read(source, root, self.skeleton)) for source in config.data.validate_on
         ]
+        for _, people in self.validation:
+            # Labels that allow no PCK shall stop the run now, not when it is measured for the first time.
+            metrics.pck(people, np.stack([person.points for person in people]), self.skeleton)
         self.epoch, self.history = 0, []
         if folder.checkpoint_file.is_file():
             self._restore(folder.load_checkpoint())
@@ -187,10 +198,14 @@ class _Run:
             points = torch.from_numpy(cells).to(self.fabric.device)
             loss = self.loss(logits, points, batch.weights, self.config.codec.sigma_cells)
             self.fabric.backward(loss)
-            self.fabric.clip_gradients(self.net, self.optimiser, max_norm=self.config.optimisation.clip)
-            if not torch.isfinite(loss):
+            norm = self.fabric.clip_gradients(
+                self.net, self.optimiser, max_norm=self.config.optimisation.clip, error_if_nonfinite=False
+            )
+            # The norm is that of all processes together, so all of them stop at the same step.
+            if not (torch.isfinite(loss) and torch.isfinite(norm)):
                 raise NotFinite(
-                    f"loss {loss.item()} in epoch {self.epoch}, step {step}; people {batch.people.tolist()}"
+                    f"loss {loss.item():g}, gradient norm {norm.item():g} in epoch {self.epoch + 1}, "
+                    f"step {step + 1}; people {batch.people.tolist()}"
                 )
             self.optimiser.step()
             self.optimiser.zero_grad()

@@ -155,4 +155,5 @@ def oks_ap(
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return Score("OKS-AP", 100 * float(evaluation.stats[0]), len(people), {})
+    counted = sum(each["num_keypoints"] > 0 for each in truth)
+    return Score("OKS-AP", 100 * float(evaluation.stats[0]), counted, {})

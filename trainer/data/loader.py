@@ -15,6 +15,7 @@ from model_zoo import skeletons
 from trainer.config import RunConfig, Source
 from trainer.data import augment, people, store, teacher
 from trainer.data.people import Person
+from trainer.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,19 @@ class Batch:
 
 
 def read(source: Source, root: Path, skeleton: skeletons.Skeleton) -> list[Person]:
-    """The people of one configured set, labels already merged with its teacher's; paths start at `root`."""
+    """The people of one configured set, labels already merged with its teacher's; paths start at `root`.
+
+    Raises:
+        DataError: the set cannot be read, or has nobody with enough labelled keypoints.
+    """
     images = None if source.images is None else root / source.images
     found = people.read(
         root / source.annotations, skeleton, images=images, keypoints_at_least=source.keypoints_at_least
     )
+    if not found:
+        raise DataError(
+            f"{root / source.annotations} has nobody with {source.keypoints_at_least} labelled keypoints"
+        )
     return found if source.teacher is None else teacher.apply(found, root / source.teacher, skeleton)
 
 
@@ -49,6 +58,10 @@ class Loader:
         cache: folder of decoded crops.
         rank, world: this process and how many there are; each gets its slice of every global batch.
         device: where batches are made; on a GPU the whole store lies in its memory.
+
+    Raises:
+        DataError: as `read`.
+        ConfigError: a batch has fewer people than there are processes.
     """
 
     def __init__(
@@ -72,6 +85,11 @@ class Loader:
             torch.from_numpy(np.array(self.store.images)).to(device) if device.type == "cuda" else None
         )
         self.batch = min(config.optimisation.batch, len(self._entries)) // world * world
+        if not self.batch:
+            raise ConfigError(
+                f"{world} processes cannot share batches of {config.optimisation.batch} from {len(self._entries)} "
+                "people; take fewer processes"
+            )
 
     def __len__(self) -> int:
         """Steps of an epoch; what does not fill a batch waits for the next epoch's order."""

@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 from model_zoo.skeletons import Skeleton
 from trainer.errors import DataError
 
+MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
+"""What a document of another form than expected raises while it is taken apart."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -40,9 +43,14 @@ class Picture:
             with self.file.open("rb") as stream:
                 stream.seek(self.offset)
                 data = stream.read(-1 if self.size is None else self.size)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise DataError(f"cannot read {self.file}: {error}") from error
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        if self.size is not None and len(data) < self.size:
+            raise DataError(f"{self.file} ends before the picture at byte {self.offset} does")
+        try:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        except cv2.error:
+            image = None
         if image is None:
             raise DataError(f"{self.file} holds no readable picture at byte {self.offset}")
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -102,12 +110,15 @@ def read(
             and boxes without an area.
 
     Raises:
-        DataError: the file is unreadable, has no keypoint that the skeleton knows, or an entry is malformed.
+        DataError: the file or `images` cannot be read, the file has no keypoint that the skeleton knows, or an
+            entry is malformed.
     """
     document = load_json(annotations)
     if images is None:
         tar = annotations.with_suffix(".tar")
         images = tar if tar.is_file() else annotations.parent
+    elif not images.exists():
+        raise DataError(f"cannot read {images}: there is no such folder or tar")
     try:
         pictures = {entry["id"]: _picture(entry, images) for entry in document["images"]}
         columns = {each["id"]: _columns(each["keypoints"], skeleton) for each in document["categories"]}
@@ -116,7 +127,7 @@ def read(
             for entry in document["annotations"]
             if not entry.get("iscrowd") and "keypoints" in entry and min(entry["bbox"][2:]) > 0
         ]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except MALFORMED as error:
         raise DataError(f"{annotations}: malformed entry ({type(error).__name__}: {error})") from error
     if not any(len(targets) for targets, _ in columns.values()):
         raise DataError(f"{annotations} names no keypoint of {skeleton.name}")
@@ -126,7 +137,10 @@ def read(
 def _picture(entry: dict[str, Any], images: Path) -> Picture:
     if images.is_dir():
         return Picture(images / entry["file_name"])
-    return Picture(images, int(entry["tar_offset"]), int(entry["tar_size"]))
+    offset, size = int(entry["tar_offset"]), int(entry["tar_size"])
+    if offset < 0 or size <= 0:
+        raise ValueError(f"no byte range: tar_offset {offset}, tar_size {size}")
+    return Picture(images, offset, size)
 
 
 def _columns(names: list[str], skeleton: Skeleton) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -146,16 +160,20 @@ def _person(
 ) -> Person:
     labels = np.array(entry["keypoints"], np.float64).reshape(-1, 3)
     targets, sources = columns[entry["category_id"]]
+    box, area = np.array(entry["bbox"], np.float64), float(entry.get("area") or 0)
+    if box.shape != (4,) or not np.isfinite([*box, *labels.ravel(), area]).all() or area < 0:
+        raise ValueError(f"annotation {entry['id']}: bbox, keypoints and area must be finite numbers")
+    if not np.isin(labels[:, 2], (0, 1, 2)).all():
+        raise ValueError(f"annotation {entry['id']}: the third number of a keypoint must be 0, 1 or 2")
     points, visible = np.zeros((count, 2)), np.zeros(count, np.int64)
     points[targets], visible[targets] = labels[sources, :2], labels[sources, 2].astype(np.int64)
     points[visible == 0] = 0
-    box = np.array(entry["bbox"], np.float64)
     return Person(
         id=int(entry["id"]),
         image_id=int(entry["image_id"]),
         picture=pictures[entry["image_id"]],
         box=box,
-        area=float(entry.get("area") or 0.53 * box[2] * box[3]),
+        area=area or float(0.53 * box[2] * box[3]),
         points=points,
         visible=visible,
         weight=(visible > 0).astype(np.float64),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from model_zoo import geometry
 from trainer.data.people import Person, pictures
+from trainer.errors import DataError
 from trainer.progress import track
 
 SIDE_PX = 256
@@ -49,19 +50,27 @@ def build(people: list[Person], folder: Path) -> CropStore:
         people: in the order of the store.
         folder: where the array is kept; its name is a hash of what went into it. Safe with several processes:
             the file appears complete or not at all.
+
+    Raises:
+        DataError: nobody, or a picture that cannot be read.
     """
+    if not people:
+        raise DataError("there is nobody to learn from")
     side = (SIDE_PX, SIDE_PX)
     matrices = geometry.crop_affine(np.stack([person.box for person in people]), side, padding=CONTEXT)
     path = folder / f"crops-{_fingerprint(people)}.npy"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")
-        array = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(people), *side, 3))
-        for index, (_, image) in enumerate(track(pictures(people), "Decoding people", total=len(people))):
-            geometry.warp(image, matrices[index], side, out=array[index])
-        array.flush()
-        del array
-        partial.replace(path)
+        try:
+            array = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(people), *side, 3))
+            for index, (_, image) in enumerate(track(pictures(people), "Decoding people", total=len(people))):
+                geometry.warp(image, matrices[index], side, out=array[index])
+            array.flush()
+            del array
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     corners = np.stack([[p.box[:2], p.box[:2] + p.box[2:]] for p in people])
     low, high = np.moveaxis(geometry.apply(matrices, corners), 1, 0)
     return CropStore(
@@ -73,13 +82,10 @@ def build(people: list[Person], folder: Path) -> CropStore:
 
 
 def _fingerprint(people: list[Person]) -> str:
-    facts = [
-        (
-            str(person.picture.file.resolve()),
-            person.picture.file.stat().st_size,
-            person.picture.offset,
-            person.box.tolist(),
-        )
-        for person in people
-    ]
+    files = {person.picture.file for person in people}
+    try:
+        known = {file: (str(file.resolve()), file.stat().st_size) for file in files}
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read a picture: {error}") from error
+    facts = [(*known[p.picture.file], p.picture.offset, p.box.tolist()) for p in people]
     return hashlib.sha256(json.dumps([SIDE_PX, CONTEXT, facts]).encode()).hexdigest()[:16]

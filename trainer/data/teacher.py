@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from model_zoo.errors import SkeletonError
 from model_zoo.skeletons import Skeleton
-from trainer.data.people import Person, load_json
+from trainer.data.people import MALFORMED, Person, load_json
 from trainer.errors import DataError
 
 FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
@@ -38,7 +39,7 @@ def apply(people: list[Person], path: Path, skeleton: Skeleton) -> list[Person]:
             _merge(person, opinions[person.id], skeleton) if person.id in opinions else person
             for person in people
         ]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (*MALFORMED, SkeletonError) as error:
         raise DataError(f"{path}: malformed entry ({type(error).__name__}: {error})") from error
 
 
@@ -62,5 +63,7 @@ def _merge(person: Person, opinion: dict[str, Any], skeleton: Skeleton) -> Perso
     for name, (x, y, seen), score in zip(FACE, face, opinion["score"], strict=True):
         index = skeleton.index(name)
         if seen and visible[index] == 0:
-            points[index], visible[index], weight[index] = (x, y), 1, min(1.0, score / FULL_SCORE)
+            points[index], visible[index], weight[index] = (x, y), 1, np.minimum(1.0, score / FULL_SCORE)
+    if not (np.isfinite(points).all() and np.isfinite(weight).all() and (weight >= 0).all()):
+        raise ValueError(f"opinion {opinion['id']}: points must be finite, scores finite and not negative")
     return person.with_labels(points, visible, weight)

@@ -49,7 +49,7 @@ def cross_entropy(logits: Tensor, points: Tensor, weights: Tensor, sigma: float)
     safe = torch.where((weights > 0)[..., None], points, 0.0)
     target = gaussians(safe, logits.shape[-2:], sigma).flatten(2)
     target = target / target.sum(-1, keepdim=True).clamp(min=1e-12)
-    found = functional.log_softmax(logits.flatten(2).float(), dim=-1)
+    found = functional.log_softmax(_at_least_single(logits).flatten(2), dim=-1)
     return weighted_mean((torch.xlogy(target, target) - target * found).sum(-1), weights)
 
 
@@ -60,7 +60,13 @@ def mean_square(maps: Tensor, points: Tensor, weights: Tensor, sigma: float) -> 
     """
     safe = torch.where((weights > 0)[..., None], points, 0.0)
     target = gaussians(safe, maps.shape[-2:], sigma)
-    return weighted_mean(functional.mse_loss(maps.float(), target, reduction="none").mean((-2, -1)), weights)
+    found = _at_least_single(maps)
+    return weighted_mean(functional.mse_loss(found, target, reduction="none").mean((-2, -1)), weights)
+
+
+def _at_least_single(maps: Tensor) -> Tensor:
+    """Half-precision maps as float32; float64, which tests of gradients need, as it is."""
+    return maps if maps.dtype == torch.float64 else maps.float()
 
 
 LOSSES = {"softmax": cross_entropy, "linear": mean_square}
