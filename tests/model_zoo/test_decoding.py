@@ -58,8 +58,9 @@ def test_finite_maps_give_finite_points_inside_the_map(decode, maps):
 
 
 @every
-def test_float64_extremes_stay_finite(decode):
-    maps = np.full((1, 2, 8, 8), np.finfo(np.float64).max)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_largest_numbers_stay_finite(decode, dtype):
+    maps = np.full((1, 2, 32, 32), np.finfo(dtype).max)
     maps[0, 1] *= -1
     points, scores = decode(maps)
     assert np.isfinite(points).all()
@@ -241,6 +242,22 @@ def test_a_saddle_takes_no_step(decode):
     points, _ = decode(maps, blur_kernel=0)
     assert points[0, 0].tolist() == [4, 4]
     assert udp.decode(maps, blur_kernel=0, concave_only=False)[0][0, 0].tolist() != [4, 4]
+
+
+@refining
+def test_rounding_is_no_curvature(decode):
+    maps = 1 + 1e-9 * noise(0, (1, 4, 9, 9)).astype(np.float64)
+    points, _ = decode(maps, blur_kernel=0)
+    np.testing.assert_array_equal(points, np.round(points))
+
+
+def test_the_bounds_of_udp_are_those_of_the_map_as_given():
+    drawn = gaussian.draw([[[10.4, 10.0]]], (21, 21), 3.0)
+    np.testing.assert_allclose(udp.decode(drawn, blur_kernel=5)[0][0, 0], [10.4, 10], atol=2e-2)
+    assert udp.decode(drawn * 100, blur_kernel=5)[0][0, 0].tolist() == [
+        10,
+        10,
+    ]  # nothing about it is below 50
 
 
 @refining

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from model_zoo.codecs import gaussian
@@ -40,6 +40,10 @@ def test_leading_axes_are_kept_and_the_points_left_alone():
 
 @pytest.mark.parametrize("encode", [gaussian.draw_msra, gaussian.draw_udp])
 @given(x=anywhere, y=anywhere, sigma=sigmas)
+@example(x=-5.0, y=5.0, sigma=1.5)
+@example(x=-6.0, y=5.0, sigma=2.0)
+@example(x=5.0, y=20.0, sigma=1.5)
+@example(x=5.0, y=21.0, sigma=2.0)
 def test_a_window_reaches_three_sigma_from_the_nearest_cell(encode, x, y, sigma):
     (drawn,), (weight,) = encode([[x, y]], SIZE, sigma)
     nearest = np.floor([x + 0.5, y + 0.5])

@@ -156,3 +156,11 @@ def test_udp_guarded_differs_on_the_border_only(golden, case):
     inner = ((np.round(expected) > 0) & (np.round(expected) < [width - 1, height - 1])).all(axis=-1)
     assert inner.sum() >= 6
     np.testing.assert_allclose(points[inner], expected[inner], **DECODED)
+
+
+def test_udp_guarded_takes_no_step_in_a_bowl(golden):
+    heatmaps = golden("udp")["case1_clean_heatmaps"][
+        None, :1
+    ]  # peak in the corner; the blur makes a bowl of it
+    assert udp.decode(heatmaps)[0].tolist() == [[[0, 0]]]
+    assert udp.decode(heatmaps, concave_only=False)[0].tolist() != [[[0, 0]]]
