@@ -7,6 +7,7 @@ doubling plus 1x1 lateral convolutions, because transposed convolutions cost far
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -14,7 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.nets.repvgg import FORMS, ConvNorm, Form
+from trainer.nets.activations import ACTIVATIONS, ActivationName
+from trainer.nets.reparam import FORMS, Form
+from trainer.nets.repvgg import ConvNorm
 
 OUTPUT_STRIDE = 8
 """Input pixels per heatmap cell."""
@@ -28,7 +31,10 @@ class NetConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     form: Form = "merged"
-    """Training form of the blocks: `merged` is fast on a CPU, `branches` is RepVGG as published."""
+    """Training form of the blocks: `merged` is fast on a CPU, `branches` is RepVGG as published; `qarepvgg` keeps its
+    accuracy in 8 bits, `mobileone` has more branches yet, `separable` is depthwise and pointwise."""
+    activation: ActivationName = "relu"
+    """After every block and every sum of the decoder."""
     stem: PositiveInt = 16
     """Width of the first convolution, stride 2."""
     widths: Annotated[tuple[PositiveInt, ...], Field(min_length=4, max_length=4)] = (32, 48, 96, 128)
@@ -52,7 +58,7 @@ class PoseNet(nn.Module):
     def __init__(self, config: NetConfig, keypoints: int) -> None:
         super().__init__()
         self.config = config
-        block = FORMS[config.form]
+        block = partial(FORMS[config.form], activation=config.activation)
         self.stem = block(3, config.stem, stride=2, point=False)
         stages, cin = [], config.stem
         for width, count in zip(config.widths, config.blocks, strict=True):
@@ -69,17 +75,24 @@ class PoseNet(nn.Module):
         self.head = nn.Conv2d(narrow, keypoints, 1)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
+        self.activation = ACTIVATIONS[config.activation]()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, h, w) normalised crops -> (B, K, h / 8, w / 8) logits; h and w multiples of 32."""
-        x = self.stages[0](self.stem(x))
-        at8 = self.stages[1](x)
-        at16 = self.stages[2](at8)
+        return self.head(self.features(*self.trunk(x)))
+
+    def trunk(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, h, w) normalised crops -> the stages' outputs at strides 8 and 16."""
+        at8 = self.stages[1](self.stages[0](self.stem(x)))
+        return at8, self.stages[2](at8)
+
+    def features(self, at8: Tensor, at16: Tensor) -> Tensor:
+        """What `trunk` gives -> (B, narrow, h / 8, w / 8), by the last stage and the decoder."""
         at32 = self.stages[3](at16)
-        y = functional.relu(_doubled(self.from32(at32)) + self.lateral16(at16))
+        y = self.activation(_doubled(self.from32(at32)) + self.lateral16(at16))
         y = self.smooth16(y)
-        y = functional.relu(_doubled(self.from16(y)) + self.lateral8(at8))
-        return self.head(self.smooth8(y))
+        y = self.activation(_doubled(self.from16(y)) + self.lateral8(at8))
+        return self.smooth8(y)
 
 
 def _doubled(x: Tensor) -> Tensor:
