@@ -1,6 +1,6 @@
 """Learning rates over a run, as a share of the highest rate: pure functions of progress.
 
-A run that goes on after an interruption therefore follows the same curve. Progress, total and warm-up are in one unit of
+A run that goes on after an interruption follows the same curve. Progress, total and warm-up are in one unit of
 the caller's choice: epochs with fractions, or steps.
 
 Sources: Loshchilov and Hutter, ICLR 2017, arXiv:1608.03983 (cosine annealing); Jiang et al. 2023, arXiv:2303.07399
