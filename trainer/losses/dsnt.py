@@ -43,7 +43,7 @@ def to_cells(points: Tensor, size: tuple[int, ...]) -> Tensor:
 
 def softmax(logits: Tensor) -> Tensor:
     """Turn (B, K, *S) logits into probabilities: each map sums to 1 over all its spatial axes."""
-    return precise(logits).flatten(2).softmax(-1).view(logits.shape)
+    return precise(logits).flatten(2).softmax(-1).view_as(logits)
 
 
 def expectation(probabilities: Tensor) -> Tensor:
