@@ -42,6 +42,11 @@ class Bundle:
         return self.folder / self.manifest.model_file
 
     @property
+    def int8_path(self) -> Path | None:
+        """Path of the graph in 8 bits; None without one."""
+        return self.manifest.int8_file and self.folder / self.manifest.int8_file
+
+    @property
     def name(self) -> str:
         """Name of the model."""
         return self.manifest.name
@@ -186,6 +191,8 @@ def _first_fault(error: ValidationError, source: str) -> str:
 def _check_listing(manifest: BundleManifest, names: Iterable[str]) -> None:
     if manifest.model_file not in names:
         raise ManifestError(f"files: the model file {manifest.model_file!r} is not among them")
+    if manifest.int8_file is not None and manifest.int8_file not in names:
+        raise ManifestError(f"files: the int8 file {manifest.int8_file!r} is not among them")
     if MANIFEST_FILE in names:
         raise ManifestError(f"files: {MANIFEST_FILE} cannot list itself")
 

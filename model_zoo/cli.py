@@ -13,6 +13,7 @@ import typer
 from model_zoo import bundle
 from model_zoo.bundle import Bundle
 from model_zoo.errors import BundleNotFound, ModelZooError
+from model_zoo.manifest import Accuracy, BundleManifest
 
 app = typer.Typer(
     name="reppose-zoo",
@@ -141,8 +142,7 @@ def _checks(target: str | None, root: Path) -> list[Callable[[], Bundle]]:
 
 def _summary(found: Bundle) -> str:
     manifest = found.manifest
-    crop, heatmaps, codec = manifest.input, manifest.heatmaps, manifest.codec
-    blur = f", blur {codec.dark_blur_kernel}" if codec.dark_blur_kernel else ""
+    crop = manifest.input
     facts = {
         "model": f"{found.name}@{found.version}",
         "about": manifest.description,
@@ -150,16 +150,39 @@ def _summary(found: Bundle) -> str:
         "folder": str(found.folder),
         "skeleton": f"{manifest.skeleton}, {len(manifest.keypoints)} keypoints",
         "input": f"{crop.height} x {crop.width} (h x w) {crop.channels} {crop.dtype} {crop.layout}",
-        "heatmaps": f"{heatmaps.height} x {heatmaps.width}, stride {heatmaps.stride:g}",
-        "codec": f"{codec.kind}, sigma {codec.sigma_cells:g} cells; decoder {codec.decoder}{blur}",
+        **_outputs(manifest),
         "size": f"{manifest.macs / 1e6:.1f} MMACs, {manifest.parameters / 1e6:.2f} M parameters, "
-        f"{manifest.files[manifest.model_file].bytes / 1e6:.2f} MB",
+        f"{_megabytes(manifest)}",
         "training": f"{', '.join(each.name for each in manifest.training.data)}; "
         f"{manifest.training.epochs:g} epochs, {manifest.training.hours:g} h on {manifest.training.hardware}",
         "made by": manifest.training.command,
     }
     lines = [f"{label + ':':<10} {value}" for label, value in facts.items()]
     lines += [
-        f"accuracy:  {a.metric} {a.value:.1f} on {a.data} ({a.people} people)" for a in manifest.accuracy
+        f"accuracy:  {a.metric} {a.value:.1f} on {a.data} ({a.people} people){_in_8_bits(a)}"
+        for a in manifest.accuracy
     ]
     return "\n".join(lines)
+
+
+def _outputs(manifest: BundleManifest) -> dict[str, str]:
+    facts = {}
+    if (heatmaps := manifest.heatmaps) is not None:
+        facts["heatmaps"] = f"{heatmaps.height} x {heatmaps.width}, stride {heatmaps.stride:g}"
+    if (points := manifest.keypoints_output) is not None:
+        facts["keypoints"] = f"by {points.decoder}, in the graph" if points.decoder else "by the net itself"
+    if (codec := manifest.codec) is not None:
+        blur = f", blur {codec.dark_blur_kernel}" if codec.dark_blur_kernel else ""
+        facts["codec"] = f"{codec.kind}, sigma {codec.sigma_cells:g} cells; decoder {codec.decoder}{blur}"
+    return facts
+
+
+def _megabytes(manifest: BundleManifest) -> str:
+    graphs = {"": manifest.model_file, "int8 ": manifest.int8_file}
+    return ", ".join(
+        f"{what}{manifest.files[name].bytes / 1e6:.2f} MB" for what, name in graphs.items() if name
+    )
+
+
+def _in_8_bits(measured: Accuracy) -> str:
+    return ", int8" if measured.precision == "int8" else ""

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
 
 from model_zoo import skeletons
 from model_zoo.errors import SkeletonError
@@ -20,6 +29,9 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}$")]
 """A plain name: no folders, nothing hidden, nothing that leads out of the bundle."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+Precision = Literal["fp32", "int8"]
 
 
 class _Document(BaseModel):
@@ -74,6 +86,30 @@ class HeatmapOutput(_Document):
     """Cells across."""
     stride: PositiveFloat
     """Crop pixels that one cell covers."""
+
+
+class KeypointsOutput(_Document):
+    """One output of the graph: (N, K, 3) float32, each keypoint's x and y in pixels of the crop, and its score."""
+
+    name: str
+    """Name of the graph's output."""
+    kind: Literal["keypoints"] = "keypoints"
+    """What the numbers are."""
+    decoder: str | None = None
+    """Name of the decoder that the graph applies to its heatmaps; none where the net answers keypoints itself."""
+
+
+def _kind(output: object) -> object:
+    """What an output is; one that does not say is heatmaps, the only kind of the first manifests."""
+    if isinstance(output, dict):
+        return output.get("kind", "heatmaps")
+    return getattr(output, "kind", None)
+
+
+Output = Annotated[
+    Annotated[HeatmapOutput, Tag("heatmaps")] | Annotated[KeypointsOutput, Tag("keypoints")],
+    Discriminator(_kind),
+]
 
 
 class Codec(_Document):
@@ -153,6 +189,36 @@ class Accuracy(_Document):
     """Decoder used."""
     command: str
     """Command that printed the figure."""
+    precision: Precision = "fp32"
+    """Which of the bundle's graphs was measured."""
+
+
+class Agreement(_Document):
+    """How far another form of the net is from the net that was trained, at most, on the same real crops."""
+
+    net: str
+    """The form: fused, ONNX Runtime, ..."""
+    heatmap: Annotated[float, Field(ge=0)] | None = None
+    """Difference of the heatmaps, whose best possible peak is 1; none for a net without heatmaps."""
+    points_px: Annotated[float, Field(ge=0)]
+    """Distance of sure keypoints in crop pixels."""
+
+
+class Quantisation(_Document):
+    """How the int8 graph was made from the fp32 graph."""
+
+    method: str
+    """How the ranges of the activations were found: minmax, percentile, ..., and what else was done."""
+    data: str
+    """Set whose pictures the ranges come from."""
+    crops: PositiveInt
+    """Crops that were looked at."""
+    command: str
+    """The command that was run."""
+    mean_shift_px: Annotated[float, Field(ge=0)]
+    """Mean distance of sure keypoints between both graphs, in crop pixels."""
+    versions: dict[str, str]
+    """Of the packages that did it."""
 
 
 class BundleManifest(_Document):
@@ -178,12 +244,14 @@ class BundleManifest(_Document):
     """The crop that goes in."""
     normalisation: Normalisation = Normalisation()
     """Pixels to numbers."""
-    outputs: tuple[HeatmapOutput, ...] = Field(min_length=1, max_length=1)
-    """What comes out."""
-    codec: Codec
-    """Keypoints to heatmaps and back."""
+    outputs: tuple[Output, ...] = Field(min_length=1, max_length=2)
+    """What comes out; of each kind at most one."""
+    codec: Codec | None = None
+    """Keypoints to heatmaps and back; none for a net without heatmaps."""
     model_file: FileName = "model.onnx"
     """File name of the graph."""
+    int8_file: FileName | None = None
+    """File name of a second graph with the same input and outputs that computes in 8 bits; none without one."""
     files: dict[FileName, Hashes] = Field(default_factory=dict)
     """Every other file of the bundle by name; empty inside the ONNX metadata."""
     macs: PositiveInt
@@ -196,6 +264,10 @@ class BundleManifest(_Document):
     """Where the weights come from."""
     accuracy: tuple[Accuracy, ...] = ()
     """What was measured."""
+    agreement: tuple[Agreement, ...] = ()
+    """How far the forms of the net are from the trained one."""
+    quantisation: Quantisation | None = None
+    """How `int8_file` was made; none without one."""
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
@@ -205,15 +277,28 @@ class BundleManifest(_Document):
             raise ValueError(str(error)) from error
         if self.keypoints != expected:
             raise ValueError(f"keypoints differ from those of skeleton {self.skeleton}")
-        for output in self.outputs:
-            covered = (output.height * output.stride, output.width * output.stride)
-            if covered != self.input.size:
-                raise ValueError(
-                    f"output {output.name} covers {covered} pixels, the crop is {self.input.size}"
-                )
+        for key in ("name", "kind"):
+            if len({getattr(output, key) for output in self.outputs}) < len(self.outputs):
+                raise ValueError(f"two outputs have the same {key}")
+        if self.heatmaps is not None:
+            self._can_be_decoded(self.heatmaps)
+        if self.int8_file == self.model_file:
+            raise ValueError("int8_file and model_file are the same file")
         return self
 
+    def _can_be_decoded(self, output: HeatmapOutput) -> None:
+        covered = (output.height * output.stride, output.width * output.stride)
+        if covered != self.input.size:
+            raise ValueError(f"output {output.name} covers {covered} pixels, the crop is {self.input.size}")
+        if self.codec is None:
+            raise ValueError("codec is missing: nobody can read heatmaps without it")
+
     @property
-    def heatmaps(self) -> HeatmapOutput:
-        """The heatmap output."""
-        return self.outputs[0]
+    def heatmaps(self) -> HeatmapOutput | None:
+        """The heatmap output; None for a net that has none."""
+        return next((each for each in self.outputs if isinstance(each, HeatmapOutput)), None)
+
+    @property
+    def keypoints_output(self) -> KeypointsOutput | None:
+        """The output of keypoints that are decoded already; None for a graph that leaves that to others."""
+        return next((each for each in self.outputs if isinstance(each, KeypointsOutput)), None)

@@ -40,6 +40,15 @@ def test_write_and_read_agree(written, tmp_path):
         assert written.manifest.files[name].bytes == len(content)
 
 
+def test_a_second_graph_in_8_bits_belongs_to_the_bundle(tmp_path, manifest_of, written):
+    assert written.int8_path is None
+    both = FILES | {"model.int8.onnx": b"the same in 8 bits"}
+    made = bundle.write(tmp_path, manifest_of(version="2", int8_file="model.int8.onnx"), both)
+    assert bundle.read(made.folder).int8_path.read_bytes() == b"the same in 8 bits"
+    with pytest.raises(ManifestError, match="int8 file 'model.int8.onnx' is not among"):
+        bundle.write(tmp_path, manifest_of(version="3", int8_file="model.int8.onnx"), FILES)
+
+
 def test_nothing_but_the_bundle_is_left(written, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["toy"]
     assert [path.name for path in (tmp_path / "toy").iterdir()] == ["1"]

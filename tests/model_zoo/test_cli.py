@@ -62,6 +62,31 @@ def test_show_takes_the_newest_or_the_named_version(root):
         assert fact in shown.stdout
 
 
+def test_show_tells_what_the_graphs_answer_and_which_there_are(tmp_path, manifest_of, document):
+    accuracy = document()["accuracy"]
+    manifest = manifest_of(
+        outputs=[*document()["outputs"], {"kind": "keypoints", "name": "keypoints", "decoder": "dark"}],
+        int8_file="model.int8.onnx",
+        accuracy=[*accuracy, accuracy[0] | {"value": 61.1, "precision": "int8"}],
+    )
+    bundle.write(tmp_path, manifest, {"model.onnx": b"g" * 90_000, "model.int8.onnx": b"g" * 30_000})
+    shown = run("show", "toy", "--root", tmp_path).stdout
+    for fact in ("keypoints: by dark, in the graph", "0.09 MB, int8 0.03 MB"):
+        assert fact in shown
+    assert shown.splitlines()[-2:] == [
+        "accuracy:  PCK@0.2 61.5 on lsp_test (459 people)",
+        "accuracy:  PCK@0.2 61.1 on lsp_test (459 people), int8",
+    ]
+
+
+def test_show_of_a_net_without_heatmaps(tmp_path, manifest_of):
+    manifest = manifest_of(outputs=[{"kind": "keypoints", "name": "keypoints"}], codec=None)
+    bundle.write(tmp_path, manifest, {"model.onnx": b"the graph"})
+    shown = run("show", "toy", "--root", tmp_path).stdout
+    assert "keypoints: by the net itself" in shown
+    assert "heatmaps" not in shown
+
+
 def test_show_json_is_the_manifest(root):
     shown = json.loads(run("show", "toy@1", "--json", "--root", root).stdout)
     assert shown == json.loads((root / "toy" / "1" / "manifest.json").read_text())

@@ -11,6 +11,12 @@ from model_zoo import bundle, manifest
 from model_zoo.errors import ManifestError
 from model_zoo.manifest import ONNX_METADATA_KEY, BundleManifest, Codec
 
+HEATMAPS = {"name": "heatmaps", "kind": "heatmaps", "height": 32, "width": 24, "stride": 8}
+ACCURACY = {
+    "data": "lsp", "metric": "PCK@0.2", "value": 1, "people": 1, "decoder": "dark", "command": "none",
+}  # fmt: skip
+KEYPOINTS = {"name": "keypoints", "kind": "keypoints", "decoder": "dark"}
+
 
 def refused_fields(document: dict[str, Any]) -> set[str]:
     """Dotted names of the fields that a document is refused for."""
@@ -25,6 +31,27 @@ def test_json_and_back(manifest_of):
     assert made.input.size == (256, 192)
     assert made.heatmaps is made.outputs[0]
     assert made.pixel_convention == "centre-integer"
+
+
+def test_outputs_are_told_apart_by_kind(manifest_of):
+    both = manifest_of(outputs=[KEYPOINTS, HEATMAPS])
+    assert BundleManifest.model_validate_json(both.model_dump_json()) == both
+    assert both.heatmaps is both.outputs[1]
+    assert both.keypoints_output is both.outputs[0]
+    assert both.keypoints_output.decoder == "dark"
+
+
+def test_a_net_may_answer_keypoints_alone(manifest_of):
+    made = manifest_of(outputs=[{"name": "keypoints", "kind": "keypoints"}], codec=None)
+    assert BundleManifest.model_validate_json(made.model_dump_json()) == made
+    assert made.heatmaps is None
+    assert made.keypoints_output.decoder is None
+
+
+def test_a_manifest_from_before_int8_and_kinds_still_loads(manifest_of):
+    made = manifest_of()
+    assert (made.heatmaps.kind, made.keypoints_output, made.int8_file) == ("heatmaps", None, None)
+    assert [each.precision for each in made.accuracy] == ["fp32"]
 
 
 def test_onnx_metadata_and_back(manifest_of):
@@ -63,6 +90,11 @@ def test_onnx_metadata_without_a_manifest_is_refused(metadata, complaint):
         ({"normalisation": {"scale": 0}}, "normalisation.scale"),
         ({"normalisation": {"mean": float("nan")}}, "normalisation.mean"),
         ({"outputs": []}, "outputs"),
+        ({"outputs": [HEATMAPS, KEYPOINTS, KEYPOINTS]}, "outputs"),
+        ({"outputs": [KEYPOINTS | {"stride": 8}]}, "outputs.0.keypoints.stride"),
+        ({"outputs": [HEATMAPS | {"height": 0}]}, "outputs.0.heatmaps.height"),
+        ({"int8_file": "../int8.onnx"}, "int8_file"),
+        ({"accuracy": [ACCURACY | {"precision": "int4"}]}, "accuracy.0.precision"),
         ({"codec": {"sigma_cells": -1}}, "codec.sigma_cells"),
         ({"codec": {"sigma_cells": float("inf")}}, "codec.sigma_cells"),
         ({"codec": {"sigma_cells": 1, "dark_blur_kernel": 4}}, "codec"),
@@ -88,6 +120,11 @@ def test_a_wrong_field_is_named(document, changes, field):
         ({"skeleton": "body20"}, "unknown skeleton 'body20'"),
         ({"keypoints": ["nose"]}, "keypoints differ from those of skeleton body19"),
         ({"outputs": [{"name": "h", "height": 32, "width": 24, "stride": 4}]}, "output h covers"),
+        ({"outputs": [HEATMAPS, KEYPOINTS | {"name": "heatmaps"}]}, "two outputs have the same name"),
+        ({"outputs": [HEATMAPS, HEATMAPS | {"name": "more"}]}, "two outputs have the same kind"),
+        ({"outputs": [HEATMAPS, {"kind": "vectors", "name": "x"}]}, "'vectors' found .* does not match"),
+        ({"codec": None}, "codec is missing"),
+        ({"int8_file": "model.onnx"}, "int8_file and model_file are the same file"),
     ],
 )
 def test_parts_that_contradict_each_other_are_refused(document, changes, complaint):
