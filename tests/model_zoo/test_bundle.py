@@ -45,7 +45,7 @@ def test_a_second_graph_in_8_bits_belongs_to_the_bundle(tmp_path, manifest_of, w
     both = FILES | {"model.int8.onnx": b"the same in 8 bits"}
     made = bundle.write(tmp_path, manifest_of(version="2", int8_file="model.int8.onnx"), both)
     assert bundle.read(made.folder).int8_path.read_bytes() == b"the same in 8 bits"
-    with pytest.raises(ManifestError, match="int8 file 'model.int8.onnx' is not among"):
+    with pytest.raises(ManifestError, match=r"int8 file 'model\.int8\.onnx' is not among"):
         bundle.write(tmp_path, manifest_of(version="3", int8_file="model.int8.onnx"), FILES)
 
 
