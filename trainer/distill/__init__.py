@@ -1,0 +1,1 @@
+"""Learning from another net, or from a larger form of oneself."""
