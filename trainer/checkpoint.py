@@ -15,6 +15,7 @@ import pickle
 import platform
 import shlex
 import sys
+import zipfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -99,7 +100,9 @@ class RunFolder:
         """The last checkpoint; CheckpointError where there is none, or it cannot be read."""
         if not self.checkpoint_file.is_file():
             raise CheckpointError(f"{self.path} has no checkpoint yet")
+        if not zipfile.is_zipfile(self.checkpoint_file):
+            raise CheckpointError(f"{self.checkpoint_file} is no checkpoint")
         try:
             return torch.load(self.checkpoint_file, map_location="cpu", weights_only=True)
-        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        except (OSError, RuntimeError, pickle.UnpicklingError) as error:
             raise CheckpointError(f"{self.checkpoint_file} is no checkpoint: {error}") from error

@@ -35,6 +35,9 @@ from trainer.nets.pose import OUTPUT_STRIDE, PoseNet, heatmaps
 from trainer.progress import track
 
 
+ACCELERATORS = ("auto", "cpu", "cuda")
+
+
 def learning_rate(config: RunConfig, progress: float) -> float:
     """Linear rise over the warm-up, then a cosine to the final rate.
 
@@ -107,6 +110,8 @@ def train(
         ConfigError: this machine lacks the accelerator, or a batch cannot be shared by so many processes.
         DataError, CheckpointError: as their modules say.
     """
+    if accelerator not in ACCELERATORS:
+        raise ConfigError(f"unknown accelerator {accelerator!r}; known: {', '.join(ACCELERATORS)}")
     logger = TensorBoardLogger(folder.path, name="tensorboard", version="")
     try:
         fabric = Fabric(

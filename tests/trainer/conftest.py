@@ -1,13 +1,22 @@
-"""What the tests of the trainer share: golden numbers, and hypothesis set for slow machines."""
+"""What the tests of the trainer share: golden numbers, a run that was trained, and hypothesis set for slow machines."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
+
+from tests.trainer import people_made
+
+if TYPE_CHECKING:
+    from trainer.checkpoint import RunFolder
+    from trainer.config import RunConfig
 
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("steady")
@@ -24,3 +33,33 @@ def golden() -> Callable[[str], dict[str, np.ndarray]]:
             return dict(archive)
 
     return load
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """One thread: repeatable to the last bit, and no slower on nets this small."""
+    torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run of a few epochs on made people, finished."""
+
+    config: RunConfig
+    root: Path
+    """Data root: `people.json` was learnt from and measured on."""
+    folder: RunFolder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    """Train the smallest net for four epochs, once for all tests."""
+    from trainer import config, loop
+    from trainer.checkpoint import RunFolder
+
+    root = tmp_path_factory.mktemp("trained")
+    people_made.make(root, count=64)
+    resolved = config.parse(people_made.run_document())
+    folder = RunFolder(root / "runs" / "mini")
+    loop.train(resolved, root, folder, cache=root / "cache", accelerator="cpu")
+    return TrainedRun(resolved, root, folder)
