@@ -83,6 +83,9 @@ class OverparameterisedBlock(BranchBlock):
 class SeparableBlock(nn.Sequential):
     """A depthwise and a pointwise block; deployed it is two plain convolutions, each with its activation.
 
+    With stride 2 neither has its input as a branch, even where widths are equal by chance: the branches of a net do not
+    depend on its widths.
+
     Args:
         cin, cout: channels in and out.
         stride: of the depthwise block.
@@ -105,7 +108,9 @@ class SeparableBlock(nn.Sequential):
             OverparameterisedBlock(
                 cin, cin, stride=stride, groups=cin, point=point, activation=activation, branches=branches
             ),
-            OverparameterisedBlock(cin, cout, size=1, activation=activation, branches=branches),
+            OverparameterisedBlock(
+                cin, cout, size=1, activation=activation, branches=branches, identity=stride == 1
+            ),
         )
 
 

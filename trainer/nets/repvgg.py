@@ -67,6 +67,8 @@ class Shape(TypedDict, total=False):
     """After the sum of the branches; ReLU where it is not given."""
     size: int
     """Side of the kernel, odd; 3 where it is not given."""
+    identity: bool
+    """Whether the input itself is a branch where it has the shape of the output; it is where this is not given."""
 
 
 class Block(nn.Module):
@@ -74,7 +76,7 @@ class Block(nn.Module):
 
     Args:
         cin, cout: channels in and out.
-        stride, groups, point, activation, size: see `Shape`.
+        stride, groups, point, activation, size, identity: see `Shape`.
     """
 
     def __init__(
@@ -87,12 +89,13 @@ class Block(nn.Module):
         point: bool = True,
         activation: ActivationName = "relu",
         size: int = 3,
+        identity: bool = True,
     ) -> None:
         super().__init__()
         self.stride, self.groups, self.size = stride, groups, size
         self.dense_weight = drawn_kernel(cout, cin // groups, size)
         self.point_weight = drawn_kernel(cout, cin // groups, 1) if point else None
-        self.has_identity = cin == cout and stride == 1
+        self.has_identity = identity and cin == cout and stride == 1
         self.activation = ACTIVATIONS[activation]()
 
     def summed(self, x: Tensor) -> Tensor:
