@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from model_zoo.manifest import BundleManifest
-
-if TYPE_CHECKING:
-    from trainer.export import Difference
+from model_zoo.manifest import BundleManifest, Quantisation
 
 
-def text(manifest: BundleManifest, differences: list[Difference]) -> str:
+def text(manifest: BundleManifest) -> str:
     """Markdown for the bundle's README.md."""
-    crop, output, codec, training = manifest.input, manifest.heatmaps, manifest.codec, manifest.training
+    crop, training = manifest.input, manifest.training
     keypoints = len(manifest.keypoints)
     millions = manifest.macs / 1e6, manifest.parameters / 1e6
     facts = [
@@ -21,20 +16,14 @@ def text(manifest: BundleManifest, differences: list[Difference]) -> str:
             "Input",
             f"`{crop.name}` (N, {crop.height}, {crop.width}, 3) {crop.dtype} {crop.channels}, raw pixels",
         ),
-        (
-            "Output",
-            f"`{output.name}` (N, {keypoints}, {output.height}, {output.width}) float32, best possible peak 1",
-        ),
+        *_outputs(manifest),
         (
             "Crop",
             f"person box x {crop.padding:g}, grown to the crop's aspect; pixels `{manifest.pixel_convention}`",
         ),
-        (
-            "Codec",
-            f"{codec.kind}, sigma {codec.sigma_cells:g} cells of {output.stride:g} px; `{codec.decoder}`",
-        ),
         ("Size", f"{millions[0]:.1f} million multiply-adds, {millions[1]:.2f} million parameters"),
         ("Format", f"ONNX opset {manifest.opset}"),
+        ("Graphs", _graphs(manifest)),
     ]
     trained = [
         ("Command", f"`{training.command}`"),
@@ -55,17 +44,18 @@ def text(manifest: BundleManifest, differences: list[Difference]) -> str:
             "",
             "## Accuracy",
             "",
-            "Of the exported graph, on crops about the labelled boxes, no flip test; none of these was trained on.",
+            "Of the exported graphs, on crops about the labelled boxes, no flip test; none of these was trained on.",
             "PCK@0.2: within 0.2 of the torso diagonal, mean over the twelve limb joints. PCKh@0.5: within half of the",
             "segment from neck to head top. OKS-AP: COCO's, on the labelled boxes.",
             "",
             *_table(
-                ("Set", "People", "Metric", "Value", "Decoder", "Command"),
+                ("Set", "People", "Metric", "Precision", "Value", "Decoder", "Command"),
                 [
                     (
                         each.data,
                         str(each.people),
                         each.metric,
+                        each.precision,
                         f"{each.value:.1f}",
                         each.decoder,
                         f"`{each.command}`",
@@ -87,19 +77,57 @@ def text(manifest: BundleManifest, differences: list[Difference]) -> str:
             "",
             "## Agreement of the nets",
             "",
-            "Largest difference from the trained net on real crops, in the heatmaps and in sure keypoints:",
+            "Largest difference from the trained net on real crops, in the heatmaps and in sure keypoints; that of the",
+            "decoder in the graph is from the same decoder outside of it:",
             "",
             *_table(
                 ("Net", "Heatmap", "Keypoint, crop px"),
-                [(each.net, f"{each.heatmap:.1e}", f"{each.points_px:.1e}") for each in differences],
+                [
+                    (each.net, "" if each.heatmap is None else f"{each.heatmap:.1e}", f"{each.points_px:.1e}")
+                    for each in manifest.agreement
+                ],
             ),
             "",
+            *_quantisation(manifest.quantisation),
             "## Limits",
             "",
             *(f"- {limit}" for limit in _LIMITS),
             "",
         ]
     )
+
+
+def _outputs(manifest: BundleManifest) -> list[tuple[str, str]]:
+    keypoints, facts = len(manifest.keypoints), []
+    if (maps := manifest.heatmaps) is not None:
+        shape = f"(N, {keypoints}, {maps.height}, {maps.width})"
+        facts.append(("Output", f"`{maps.name}` {shape} float32, best possible peak 1"))
+    if (points := manifest.keypoints_output) is not None:
+        how = f"decoded by `{points.decoder}`" if points.decoder else "as the net answers them"
+        text = f"`{points.name}` (N, {keypoints}, 3) float32, x, y in crop pixels and score, {how}"
+        facts.append(("Output", text))
+    if maps is not None and (codec := manifest.codec) is not None:
+        cells = f"{codec.sigma_cells:g} cells of {maps.stride:g} px"
+        facts.append(("Codec", f"{codec.kind}, sigma {cells}; `{codec.decoder}`"))
+    return facts
+
+
+def _graphs(manifest: BundleManifest) -> str:
+    names = {"fp32": manifest.model_file, "int8": manifest.int8_file}
+    return ", ".join(f"`{name}` ({precision})" for precision, name in names.items() if name)
+
+
+def _quantisation(made: Quantisation | None) -> list[str]:
+    if made is None:
+        return []
+    facts = [
+        ("Ranges", made.method),
+        ("Calibrated on", f"{made.crops} crops of {made.data}"),
+        ("Shift", f"sure keypoints lie {made.mean_shift_px:.2f} crop px from those of fp32 in the mean"),
+        ("Command", f"`{made.command}`"),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in made.versions.items())),
+    ]
+    return ["## The graph in 8 bits", "", *_table(("", ""), facts), ""]
 
 
 _LIMITS = (

@@ -133,11 +133,10 @@ def export(
     """
     from trainer import commands
 
-    written, differences = commands.export(run, out, version, data, on or [], images=images, replace=replace)
-    for each in differences:
-        typer.echo(
-            f"{each.net}: heatmaps differ by {each.heatmap:.1e}, keypoints by {each.points_px:.1e} crop px"
-        )
+    written = commands.export(run, out, version, data, on or [], images=images, replace=replace)
+    for each in written.manifest.agreement:
+        maps = "" if each.heatmap is None else f"heatmaps differ by {each.heatmap:.1e}, "
+        typer.echo(f"{each.net}: {maps}keypoints differ by {each.points_px:.1e} crop px")
     for each in written.manifest.accuracy:
         typer.echo(f"{each.data}: {each.metric} {each.value:.1f} ({each.people} people, {each.decoder})")
     typer.echo(f"wrote {written.folder}")

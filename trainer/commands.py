@@ -49,7 +49,7 @@ def evaluate(
 
 def export(
     run: Path, out: Path, version: str, root: Path, sets: list[Path], *, images: Path | None, replace: bool
-) -> tuple[Bundle, list[exporting.Difference]]:
+) -> Bundle:
     """Export a run and measure the result on `sets`, or on the run's own validation sets where there are none."""
     folder = RunFolder(run)
     config = folder.config()

@@ -1,47 +1,47 @@
 """From a trained run to a bundle: fuse a copy, write ONNX, compare all three nets on real crops, write the folder.
 
-The graph takes raw pixels, (N, h, w, 3) uint8, and normalises them itself by Transpose and DequantizeLinear, which is
-exactly (pixel - mean) / scale and lets a quantised net start from the pixels as they are. It answers heatmaps whose
-best possible peak is 1. The manifest stands in the graph's metadata too.
+The graph takes raw pixels and answers heatmaps whose best possible peak is 1 and, where the decoder can be in the
+graph, see `trainer.graph`, the keypoints in them as well. Who asks for one of the two pays for no more than that. The
+manifest stands in the graph's metadata too.
 """
 
 from __future__ import annotations
 
-import io
-import warnings
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from model_zoo import bundle, codecs, geometry, skeletons
 from model_zoo.manifest import (
     Accuracy,
+    Agreement,
     BundleManifest,
     DataSet,
     HeatmapOutput,
     InputSpec,
-    Normalisation,
+    KeypointsOutput,
+    Precision,
     Training,
 )
-from trainer import card, evaluate
+from trainer import card, evaluate, graph
 from trainer.checkpoint import RunFolder
 from trainer.config import RunConfig
 from trainer.data.people import Person
 from trainer.errors import ExportError
+from trainer.graph import INPUT, OPSET
 from trainer.loop import Torch
 from trainer.nets.pose import OUTPUT_STRIDE, PoseNet, heatmaps, multiply_adds
 from trainer.nets.repvgg import deployed
 
-OPSET = 17
-INPUT, OUTPUT = "images", "heatmaps"
+OUTPUT, KEYPOINTS = "heatmaps", "keypoints"
 TOLERANCE = 1e-3
 """Largest difference between heatmaps of the three nets; their peak is 1."""
 TOLERANCE_PX = 0.05
@@ -62,21 +62,19 @@ class OnnxNet:
         options.intra_op_num_threads = 1
         source = model if isinstance(model, bytes) else str(model)
         self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        self._options = onnxruntime.RunOptions()
+        self._options.only_execute_path_to_fetches = True
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(B, h, w, 3) raw crops -> (B, K, H, W) heatmaps."""
-        return self._session.run([OUTPUT], {INPUT: images})[0]
+        return self._run(OUTPUT, images)
 
+    def keypoints(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(B, h, w, 3) raw crops -> (B, K, 3): x and y in crop pixels, and score; of a graph that decodes."""
+        return self._run(KEYPOINTS, images)
 
-@dataclass(frozen=True)
-class Difference:
-    """How far a net is from the one that was trained, on the same crops."""
-
-    net: str
-    heatmap: float
-    """Largest absolute difference of the maps."""
-    points_px: float
-    """Largest distance of sure keypoints, in crop pixels."""
+    def _run(self, output: str, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self._session.run([output], {INPUT: images}, self._options)[0]
 
 
 def trained_net(folder: RunFolder) -> PoseNet:
@@ -88,56 +86,54 @@ def trained_net(folder: RunFolder) -> PoseNet:
 
 
 def to_onnx(net: nn.Module, config: RunConfig) -> onnx.ModelProto:
-    """The deployed graph of a net: raw pixels in, heatmaps out, dynamic batch.
+    """The deployed graph of a net: raw pixels in, heatmaps and keypoints out, dynamic batch.
 
     Raises:
         ExportError: the mean is no whole number from 0 to 255, so pixels cannot be normalised exactly in the graph.
     """
-    height, width = config.phases[-1].size
-    stream = io.BytesIO()
-    with warnings.catch_warnings():
-        # The tracing exporter is the older of torch's two; it needs no further package and is ten times faster.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.onnx.export(
-            _WithHeatmaps(deployed(net).eval(), config),
-            (torch.zeros(2, 3, height, width),),
-            stream,
-            input_names=["normalised"],
-            output_names=[OUTPUT],
-            dynamic_axes={"normalised": {0: "N"}, OUTPUT: {0: "N"}},
-            opset_version=OPSET,
-            dynamo=False,
-        )
-    model = onnx.load_from_string(stream.getvalue())
-    _prepend_normalisation(model, config.normalisation, (height, width))
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    served = _Served(deployed(net), config)
+    return graph.to_onnx(served, served.outputs, config.normalisation, config.phases[-1].size)
 
 
-def compare(net: nn.Module, model: bytes, config: RunConfig, images: NDArray[np.uint8]) -> list[Difference]:
-    """Run trained, fused and exported net on the same (N, h, w, 3) crops; says how far the last two are from the first.
+def compare(net: nn.Module, model: bytes, config: RunConfig, images: NDArray[np.uint8]) -> list[Agreement]:
+    """Run trained, fused and exported net on the same (N, h, w, 3) crops; says how far the others are from the first.
+
+    Keypoints that the graph decodes itself are compared with those of `model_zoo.codecs` from the graph's own heatmaps.
 
     Raises:
         ExportError: a difference beyond `TOLERANCE` or `TOLERANCE_PX`.
     """
     cpu = torch.device("cpu")
     expected = Torch(net, config, cpu)(images)
-    decode = codecs.decoder(config.codec.decoder)
-    points, scores = decode(expected, config.codec)
+    exported = OnnxNet(model)
+    maps = {"fused": Torch(deployed(net), config, cpu)(images), "ONNX Runtime": exported(images)}
+    points, scores = _decoded(expected, config)
     if not (sure := scores >= SURE).any():
         sure = scores >= scores.max()  # a net that is sure of nothing is compared where it is surest
-    differences = []
-    for name, other in (("fused", Torch(deployed(net), config, cpu)), ("ONNX Runtime", OnnxNet(model))):
-        maps = other(images)
-        moved = np.linalg.norm(decode(maps, config.codec)[0] - points, axis=-1)[sure] * OUTPUT_STRIDE
-        differences.append(Difference(name, float(np.abs(maps - expected).max()), float(moved.max())))
-    for each in differences:
-        if not (each.heatmap <= TOLERANCE and each.points_px <= TOLERANCE_PX):
+
+    def farthest(some: NDArray[np.floating[Any]], others: NDArray[np.floating[Any]]) -> float:
+        return float(np.linalg.norm(some - others, axis=-1)[sure].max())
+
+    found = [
+        Agreement(
+            net=name,
+            heatmap=float(np.abs(each - expected).max()),
+            points_px=farthest(_decoded(each, config)[0], points),
+        )
+        for name, each in maps.items()
+    ]
+    if graph.decoder(config.codec) is not None:
+        inside = exported.keypoints(images)
+        codecs_own, _ = _decoded(maps["ONNX Runtime"], config)
+        found.append(Agreement(net="decoder in the graph", points_px=farthest(inside[..., :2], codecs_own)))
+    for each in found:
+        if not ((each.heatmap or 0.0) <= TOLERANCE and each.points_px <= TOLERANCE_PX):
+            maps = "" if each.heatmap is None else f"{each.heatmap:.2g} in its heatmaps and "
+            what = f"the {each.net} net differs from the trained one" if maps else f"the {each.net} differs"
             raise ExportError(
-                f"the {each.net} net differs from the trained one by {each.heatmap:.2g} in its heatmaps "
-                f"and {each.points_px:.2g} px; at most {TOLERANCE} and {TOLERANCE_PX} px are accepted"
+                f"{what} by {maps}{each.points_px:.2g} px; at most {TOLERANCE} and {TOLERANCE_PX} px are accepted"
             )
-    return differences
+    return found
 
 
 def export(
@@ -148,7 +144,7 @@ def export(
     measured: dict[str, list[Person]],
     *,
     replace: bool = False,
-) -> tuple[bundle.Bundle, list[Difference]]:
+) -> bundle.Bundle:
     """Write `<root>/<name>/<version>/` from a run, with the accuracy of the exported graph itself.
 
     Args:
@@ -174,61 +170,67 @@ def export(
         where = ".".join(map(str, first["loc"])) or "manifest"
         raise ExportError(f"{where}: {first['msg']}, got {first['input']!r}") from error
     plain = model.SerializeToString()
-    differences = compare(net, plain, config, crops)
-    accuracy = []
-    for name, people in measured.items():
-        command = f"reppose-train evaluate {config.name}@{version} --data DATA --on {name}.json"
-        for score in evaluate.scores(OnnxNet(plain), people, draft, draft.codec.decoder):
-            accuracy.append(
-                Accuracy(
-                    data=name,
-                    metric=score.metric,
-                    value=round(score.value, 2),
-                    people=score.people,
-                    decoder=draft.codec.decoder,
-                    command=command,
-                )
-            )
-    manifest = draft.model_copy(update={"accuracy": tuple(accuracy)})
-    for key, value in bundle.metadata_of(manifest).items():
-        helper.set_model_props(model, {key: value})
-    files = {
-        manifest.model_file: model.SerializeToString(),
-        "README.md": card.text(manifest, differences).encode(),
-    }
-    return bundle.write(root, manifest, files, replace=replace), differences
+    agreement = compare(net, plain, config, crops)
+    manifest = draft.model_copy(
+        update={"agreement": tuple(agreement), "accuracy": accuracy(OnnxNet(plain), draft, measured)}
+    )
+    files = {manifest.model_file: described(model, manifest), "README.md": card.text(manifest).encode()}
+    return bundle.write(root, manifest, files, replace=replace)
 
 
-class _WithHeatmaps(nn.Module):
-    """The net and the step from its logits to heatmaps."""
+def accuracy(
+    net: OnnxNet, manifest: BundleManifest, measured: dict[str, list[Person]], precision: Precision = "fp32"
+) -> tuple[Accuracy, ...]:
+    """How well a bundle's graph does on each set, with the command that prints the same."""
+    decoder = manifest.codec.decoder
+    option = "" if precision == "fp32" else f" --precision {precision}"
+    return tuple(
+        Accuracy(
+            data=name,
+            metric=score.metric,
+            value=round(score.value, 2),
+            people=score.people,
+            decoder=decoder,
+            command=f"reppose-train evaluate {manifest.name}@{manifest.version} --data DATA --on {name}.json{option}",
+            precision=precision,
+        )
+        for name, people in measured.items()
+        for score in evaluate.scores(net, people, manifest, decoder)
+    )
+
+
+def described(model: onnx.ModelProto, manifest: BundleManifest) -> bytes:
+    """The graph as a file that carries its manifest."""
+    helper.set_model_props(model, bundle.metadata_of(manifest))
+    return model.SerializeToString()
+
+
+class _Served(nn.Module):
+    """The net and the steps from its logits to what the graph answers."""
 
     def __init__(self, net: nn.Module, config: RunConfig) -> None:
         super().__init__()
         self.net, self.config = net, config
+        height, width = (side // OUTPUT_STRIDE for side in config.phases[-1].size)
+        decode = graph.decoder(config.codec)
+        self.keypoints = decode and graph.Keypoints(decode, (height, width), OUTPUT_STRIDE)
+        self.outputs = (OUTPUT, KEYPOINTS) if decode else (OUTPUT,)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return heatmaps(self.net(x), self.config.net.head, self.config.codec.sigma_cells)
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        maps = heatmaps(self.net(x), self.config.net.head, self.config.codec.sigma_cells)
+        return maps if self.keypoints is None else (maps, self.keypoints(maps))
 
 
-def _prepend_normalisation(model: onnx.ModelProto, how: Normalisation, size: tuple[int, int]) -> None:
-    """Replace the input by raw pixels, (N, h, w, 3) uint8."""
-    if how.mean != int(how.mean) or not 0 <= how.mean <= 255:
-        raise ExportError(f"normalisation.mean must be a whole number from 0 to 255, got {how.mean}")
-    graph = model.graph
-    inner = graph.input[0].name
-    graph.initializer.append(numpy_helper.from_array(np.array(1 / how.scale, np.float32), "pixel_scale"))
-    graph.initializer.append(numpy_helper.from_array(np.array(how.mean, np.uint8), "pixel_mean"))
-    graph.node.insert(0, helper.make_node("Transpose", [INPUT], ["planes"], perm=[0, 3, 1, 2]))
-    graph.node.insert(
-        1, helper.make_node("DequantizeLinear", ["planes", "pixel_scale", "pixel_mean"], [inner])
-    )
-    graph.input[0].CopyFrom(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["N", *size, 3]))
+def _decoded(maps: NDArray[np.float32], config: RunConfig) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points in crop pixels and scores, by the decoder of `model_zoo.codecs`."""
+    cells, scores = codecs.decoder(config.codec.decoder)(maps, config.codec)
+    return geometry.cells_to_pixels(cells, OUTPUT_STRIDE), scores
 
 
 def _manifest(folder: RunFolder, config: RunConfig, net: PoseNet, version: str) -> BundleManifest:
     height, width = config.phases[-1].size
     facts, state = folder.facts(), folder.load_checkpoint()
-    plain = deployed(net)
+    plain, decodes = deployed(net), graph.decoder(config.codec) is not None
     return BundleManifest(
         name=config.name,
         version=version,
@@ -246,6 +248,7 @@ def _manifest(folder: RunFolder, config: RunConfig, net: PoseNet, version: str) 
                 width=width // OUTPUT_STRIDE,
                 stride=OUTPUT_STRIDE,
             ),
+            *([KeypointsOutput(name=KEYPOINTS, decoder=config.codec.decoder)] if decodes else ()),
         ),
         codec=config.codec,
         macs=multiply_adds(plain, (height, width)),

@@ -14,7 +14,7 @@ import torch
 from onnx import utils
 from torch import Tensor, nn
 
-from model_zoo import bundle
+from model_zoo import bundle, codecs, geometry
 from model_zoo.bundle import Bundle
 from model_zoo.errors import BundleExists
 from model_zoo.skeletons import BODY19
@@ -40,9 +40,7 @@ def crops(trained: Any) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def exported(
-    trained: Any, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Bundle, list[export.Difference]]:
+def exported(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The run's bundle."""
     out = tmp_path_factory.mktemp("bundles")
     return commands.export(trained.folder.path, out, "3", trained.root, [], images=None, replace=False)
@@ -66,18 +64,54 @@ class Wrong(MergedBlock):
         return kernel, bias * 0.5
 
 
-def test_the_graph_agrees_with_the_trained_net(trained: Any, exported: Any, crops: np.ndarray) -> None:
+def test_the_graph_agrees_with_the_trained_net(trained: Any, exported: Bundle, crops: np.ndarray) -> None:
     expected = Torch(export.trained_net(trained.folder), trained.config, CPU)(crops)
-    maps = OnnxNet(exported[0].model_path)(crops)
+    maps = OnnxNet(exported.model_path)(crops)
     np.testing.assert_allclose(maps, expected, atol=1e-5)
     assert expected.max() > 0.1  # it has learnt something, so this says something
-    assert [each.net for each in exported[1]] == ["fused", "ONNX Runtime"]
-    assert all(each.heatmap < 1e-4 and each.points_px < 0.01 for each in exported[1])
+    agreement = exported.manifest.agreement
+    assert [each.net for each in agreement] == ["fused", "ONNX Runtime", "decoder in the graph"]
+    assert all((each.heatmap or 0) < 1e-4 and each.points_px < 0.01 for each in agreement)
+
+
+def test_the_graph_decodes_as_the_codecs_do(trained: Any, exported: Bundle, crops: np.ndarray) -> None:
+    net = OnnxNet(exported.model_path)
+    cells, scores = codecs.decoder("dark")(net(crops), trained.config.codec)
+    inside = net.keypoints(crops)
+    np.testing.assert_allclose(inside[..., :2], geometry.cells_to_pixels(cells, 8), atol=1e-3)
+    np.testing.assert_allclose(inside[..., 2], scores, atol=1e-6)
+    assert exported.manifest.keypoints_output.decoder == "dark"
+
+
+@pytest.mark.parametrize("change", [{"decoder": "mine"}, {"dark_blur_kernel": 3}], ids=["plug-in", "blur"])
+def test_a_decoder_that_cannot_be_in_the_graph_leaves_heatmaps_alone(
+    trained: Any, crops: np.ndarray, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    plug_ins = codecs.InstalledDecoders({"mine": None})
+    plug_ins._loaded["mine"] = codecs.DECODERS["dark"]
+    monkeypatch.setattr(codecs, "decoders", lambda: plug_ins)
+    config = changed(trained.config, codec=trained.config.codec.model_dump() | change)
+    net = export.trained_net(trained.folder)
+    model = export.to_onnx(net, config)
+    assert [each.name for each in model.graph.output] == ["heatmaps"]
+    agreement = export.compare(net, model.SerializeToString(), config, crops)
+    assert [each.net for each in agreement] == ["fused", "ONNX Runtime"]
+
+
+def test_a_decoder_in_the_graph_that_is_wrong_is_noticed(
+    trained: Any, crops: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = export.trained_net(trained.folder)
+    model = export.to_onnx(net, trained.config).SerializeToString()
+    shifted = lambda maps, codec: (codecs.DECODERS["dark"](maps, codec)[0] + 0.1, np.ones(maps.shape[:2]))  # noqa: E731
+    monkeypatch.setattr(codecs, "decoder", lambda name: shifted)
+    with pytest.raises(ExportError, match="the decoder in the graph differs"):
+        export.compare(net, model, trained.config, crops)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_any_batch_gives_each_crop_the_same_answer(exported: Any, crops: np.ndarray, batch: int) -> None:
-    net = OnnxNet(exported[0].model_path)
+def test_any_batch_gives_each_crop_the_same_answer(exported: Bundle, crops: np.ndarray, batch: int) -> None:
+    net = OnnxNet(exported.model_path)
     alone = np.concatenate([net(crops[at : at + 1]) for at in range(batch)])
     np.testing.assert_allclose(net(crops[:batch]), alone, atol=1e-6)
 
@@ -112,25 +146,27 @@ def test_a_mean_that_a_pixel_cannot_have_is_refused(trained: Any, mean: float) -
         export.to_onnx(export.trained_net(trained.folder), config)
 
 
-def test_the_graph_takes_raw_pixels_and_any_number_of_them(exported: Any) -> None:
-    session = onnxruntime.InferenceSession(exported[0].model_path, providers=["CPUExecutionProvider"])
-    (taken,), (given,) = session.get_inputs(), session.get_outputs()
+def test_the_graph_takes_raw_pixels_and_any_number_of_them(exported: Bundle) -> None:
+    session = onnxruntime.InferenceSession(exported.model_path, providers=["CPUExecutionProvider"])
+    (taken,), (given, points) = session.get_inputs(), session.get_outputs()
     assert (taken.name, taken.type, taken.shape) == ("images", "tensor(uint8)", ["N", 64, 64, 3])
     assert (given.name, given.type, given.shape[1:]) == ("heatmaps", "tensor(float)", [19, 8, 8])
+    assert (points.name, points.type, points.shape[1:]) == ("keypoints", "tensor(float)", [19, 3])
     assert isinstance(given.shape[0], str)
+    assert isinstance(points.shape[0], str)
 
 
-def test_the_graph_is_fused(exported: Any) -> None:
-    graph = onnx.load(exported[0].model_path).graph
+def test_the_graph_is_fused(exported: Bundle) -> None:
+    graph = onnx.load(exported.model_path).graph
     kinds = {node.op_type for node in graph.node}
     assert "BatchNormalization" not in kinds
-    manifest = exported[0].manifest
+    manifest = exported.manifest
     weights = sum(int(np.prod(each.dims)) for each in graph.initializer if len(each.dims) in (1, 4))
     assert 0 <= weights - manifest.parameters <= 16  # and a few shapes of the decoder
 
 
-def test_the_bundle_is_verified_and_complete(trained: Any, exported: Any) -> None:
-    written = exported[0]
+def test_the_bundle_is_verified_and_complete(trained: Any, exported: Bundle) -> None:
+    written = exported
     read = bundle.read(written.folder)
     assert read.manifest == written.manifest
     assert written.folder.parts[-2:] == ("mini", "3")
@@ -143,16 +179,16 @@ def test_the_bundle_is_verified_and_complete(trained: Any, exported: Any) -> Non
     assert [(each.name, each.people) for each in manifest.training.data] == [("people", 64)]
 
 
-def test_the_metadata_alone_holds_the_manifest(exported: Any) -> None:
-    session = onnxruntime.InferenceSession(exported[0].model_path, providers=["CPUExecutionProvider"])
+def test_the_metadata_alone_holds_the_manifest(exported: Bundle) -> None:
+    session = onnxruntime.InferenceSession(exported.model_path, providers=["CPUExecutionProvider"])
     rebuilt = bundle.manifest_from_metadata(session.get_modelmeta().custom_metadata_map)
-    assert rebuilt == exported[0].manifest.model_copy(update={"files": {}})
+    assert rebuilt == exported.manifest.model_copy(update={"files": {}})
 
 
-def test_the_accuracy_in_the_manifest_is_that_of_the_graph(trained: Any, exported: Any) -> None:
+def test_the_accuracy_in_the_manifest_is_that_of_the_graph(trained: Any, exported: Bundle) -> None:
     found = people.read(trained.root / "people.json", BODY19)
-    manifest = exported[0].manifest
-    scores = evaluate.scores(OnnxNet(exported[0].model_path), found, manifest, manifest.codec.decoder)
+    manifest = exported.manifest
+    scores = evaluate.scores(OnnxNet(exported.model_path), found, manifest, manifest.codec.decoder)
     measured = [(each.metric, each.people, round(each.value, 2)) for each in scores]
     assert [(each.metric, each.people, each.value) for each in manifest.accuracy] == measured
     assert len(measured) == 3
@@ -160,16 +196,16 @@ def test_the_accuracy_in_the_manifest_is_that_of_the_graph(trained: Any, exporte
     assert manifest.accuracy[0].value == pytest.approx(history[-1]["people"], abs=1)
 
 
-def test_the_card_tells_the_facts(exported: Any) -> None:
-    written, differences = exported
+def test_the_card_tells_the_facts(exported: Bundle) -> None:
+    written = exported
     text = (written.folder / "README.md").read_text("utf-8")
-    assert text == card.text(written.manifest, differences)
+    assert text == card.text(written.manifest)
     assert text.startswith("# mini 3\n")
     for each in written.manifest.accuracy:
-        assert f"| people | {each.people} | {each.metric} | {each.value:.1f} | dark |" in text
+        assert f"| people | {each.people} | {each.metric} | fp32 | {each.value:.1f} | dark |" in text
 
 
-def test_a_run_is_measured_like_its_export(trained: Any, exported: Any) -> None:
+def test_a_run_is_measured_like_its_export(trained: Any, exported: Bundle) -> None:
     sets = [Path("people.json")]
     by_run, by_bundle = (
         [
@@ -178,7 +214,7 @@ def test_a_run_is_measured_like_its_export(trained: Any, exported: Any) -> None:
                 str(model), trained.root, sets, images=None, roots=[], decoder=None
             )
         ]
-        for model in (trained.folder.path, exported[0].folder)
+        for model in (trained.folder.path, exported.folder)
     )
     assert [each[:3] for each in by_run] == [each[:3] for each in by_bundle]
     np.testing.assert_allclose([each[3] for each in by_run], [each[3] for each in by_bundle], atol=0.5)
@@ -215,13 +251,13 @@ def test_nothing_is_written_where_the_nets_disagree(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_version_is_written_once_unless_asked(trained: Any, exported: Any) -> None:
-    out = exported[0].folder.parents[1]
+def test_a_version_is_written_once_unless_asked(trained: Any, exported: Bundle) -> None:
+    out = exported.folder.parents[1]
     arguments: Any = (trained.folder.path, out, "3", trained.root, [])
     with pytest.raises(BundleExists):
         commands.export(*arguments, images=None, replace=False)
     commands.export(*arguments, images=None, replace=True)
-    assert bundle.read(exported[0].folder).manifest == exported[0].manifest
+    assert bundle.read(exported.folder).manifest == exported.manifest
 
 
 def test_a_version_that_is_no_name_is_refused(trained: Any, tmp_path: Path) -> None:
@@ -256,5 +292,5 @@ def test_own_sets_are_found_where_the_configuration_says(trained: Any, tmp_path:
     folder = RunFolder(tmp_path / "run")
     folder.start(config, [64], "1 core")
     folder.checkpoint_file.write_bytes(trained.folder.checkpoint_file.read_bytes())
-    written, _ = commands.export(folder.path, tmp_path, "1", trained.root, [], images=None, replace=False)
+    written = commands.export(folder.path, tmp_path, "1", trained.root, [], images=None, replace=False)
     assert {each.people for each in written.manifest.accuracy} == {6}
