@@ -41,7 +41,7 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("case", range(8))
-def test_weight_penalty_of_the_published_block(golden, case):
+def test_published_block_before_its_activation_and_its_weight_penalty(golden, case):
     numbers = {
         key.removeprefix(f"case{case}_"): torch.from_numpy(np.asarray(value))
         for key, value in golden("repvgg_block").items()
@@ -50,10 +50,15 @@ def test_weight_penalty_of_the_published_block(golden, case):
     cin, cout, stride, groups = numbers["config_cin_cout_stride_groups"].tolist()
     block = BranchBlock(cin, cout, stride=stride, groups=groups).double().eval()
     block.dense_weight.data, block.point_weight.data = numbers["dense_weight"], numbers["one_weight"]
-    for norm, name in ((block.dense_norm, "dense"), (block.point_norm, "one")):
-        norm.eps = float(numbers["bn_eps"])
-        norm.weight.data, norm.running_var = numbers[f"{name}_bn_gamma"], numbers[f"{name}_bn_var"]
-    torch.testing.assert_close(block.custom_l2().detach(), numbers["custom_l2"], rtol=1e-9, atol=1e-11)
+    for norm, name in ((block.dense_norm, "dense"), (block.point_norm, "one"), (block.identity_norm, "id")):
+        if norm is not None:
+            norm.eps = float(numbers["bn_eps"])
+            norm.weight.data, norm.bias.data = numbers[f"{name}_bn_gamma"], numbers[f"{name}_bn_beta"]
+            norm.running_mean, norm.running_var = numbers[f"{name}_bn_mean"], numbers[f"{name}_bn_var"]
+    exact = {"rtol": 1e-9, "atol": 1e-11}
+    with torch.no_grad():
+        torch.testing.assert_close(block.summed(numbers["x"]), numbers["pre_activation"], **exact)
+        torch.testing.assert_close(block.custom_l2(), numbers["custom_l2"], **exact)
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
