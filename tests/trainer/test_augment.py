@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from model_zoo import geometry
@@ -206,7 +206,16 @@ def test_every_draw_stays_within_its_bounds(turn_deg: float, scale: float, shift
     assert (moved <= shift + 1e-9).all()
 
 
+LEFT, RIGHT, BOTTOM = -0.5, SIZE[1] - 0.5, SIZE[0] - 0.5
+
+
 @given(x=st.floats(-40, 140), y=st.floats(-40, 170))
+@example(x=LEFT + 0.01, y=LEFT + 0.01)
+@example(x=LEFT - 0.01, y=50)
+@example(x=50, y=LEFT - 0.01)
+@example(x=RIGHT - 0.01, y=BOTTOM - 0.01)
+@example(x=RIGHT + 0.01, y=50)
+@example(x=50, y=BOTTOM + 0.01)
 def test_a_label_counts_exactly_where_the_crop_covers_it(x: float, y: float) -> None:
     stored = dots(1, 1)
     drawn = augment.draw(NONE, stored.boxes, SIZE, PADDING, np.random.default_rng(0))
@@ -214,7 +223,7 @@ def test_a_label_counts_exactly_where_the_crop_covers_it(x: float, y: float) -> 
     stored.weights[:] = 0.5
     points, weights = augment.labels(stored, np.array([0]), drawn, SIZE, BODY19)
     np.testing.assert_allclose(points[0, 0], [x, y], atol=1e-4)
-    margin = min(abs(x + 0.5), abs(y + 0.5), abs(x - SIZE[1] + 0.5), abs(y - SIZE[0] + 0.5))
+    margin = min(abs(x - LEFT), abs(y - LEFT), abs(x - RIGHT), abs(y - BOTTOM))
     if margin > 1e-6:
-        inside = -0.5 < x < SIZE[1] - 0.5 and -0.5 < y < SIZE[0] - 0.5
+        inside = LEFT < x < RIGHT and LEFT < y < BOTTOM
         assert (weights == (0.5 if inside else 0)).all()

@@ -98,8 +98,14 @@ def test_epochs_seeds_and_steps_differ(root: Path) -> None:
     first, second, reseeded = next(made.epoch(0)), next(made.epoch(1)), next(other.epoch(0))
     assert not equal(first, second)
     assert not equal(first, reseeded)
-    a, b, *_ = made.epoch(0)
-    assert not torch.equal(a.images, b.images)
+
+
+def test_somebody_who_comes_up_again_looks_different(root: Path, tmp_path: Path) -> None:
+    people_made.make(tmp_path, "one", count=1)
+    data = {"train": [{"annotations": str(tmp_path / "one.json"), "repeat": 6}]}
+    pictures = [image for batch in loader(root, batch=2, data=data).epoch(0) for image in batch.images]
+    assert len(pictures) == 6
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(pictures, 2))
 
 
 def test_the_resolution_is_the_phase_s(root: Path) -> None:
