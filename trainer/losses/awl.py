@@ -63,11 +63,12 @@ class AutomaticWeightedLoss(nn.Module):
         """Add up scalar losses by name. A task that is absent from this batch must be absent here.
 
         Raises:
-            KeyError: a loss without a parameter.
-            ValueError: no loss at all.
+            ValueError: a loss without a parameter, or no loss at all.
         """
         if not losses:
             raise ValueError("no loss to weigh")
+        if unknown := losses.keys() - self.params.keys():
+            raise ValueError(f"losses of unknown tasks: {', '.join(sorted(unknown))}")
         params = torch.stack([self.params[task] for task in losses])
         shifted = torch.stack([precise(loss) + self.offsets.get(task, 0.0) for task, loss in losses.items()])
         return total(params, shifted, largest_weight=self.largest_weight)

@@ -133,19 +133,19 @@ class RLELoss(nn.Module):
             weights = weights[..., None].expand_as(predicted)
         counted = (weights > 0).any(-1)
         rows = (precise(each)[counted] for each in (predicted, sigma_logits, target, weights))
-        losses = self._losses(*rows)
-        return losses.sum() / max(len(predicted), 1)
+        return self._summed(*rows) / max(len(predicted), 1)
 
-    def _losses(self, predicted: Tensor, logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-        """Weighted losses of (N, D) points: (N, D), or (N, 1) parts where they belong to the joint."""
+    def _summed(self, predicted: Tensor, logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+        """Weighted losses of (N, D) points, summed."""
         error = standardised(predicted, logits, target, softening=_SOFTENING * (self.form == "mmpose"))
         log_g = self.flow.log_prob(error)[:, None]
         log_sigma = functional.logsigmoid(_bounded(logits))
         residual = self._residual(predicted, logits, target, error)
         if self.form == "paper":
-            return (log_sigma + residual) * weights - log_g * weights.amax(-1, keepdim=True)
+            joint_weights = weights.amax(-1, keepdim=True)
+            return ((log_sigma + residual) * weights).sum() - (log_g * joint_weights).sum()
         flow_weights = weights[:, :1] if self.form == "official" else weights
-        return (log_sigma - log_g) * flow_weights + residual * weights
+        return ((log_sigma - log_g) * flow_weights + residual * weights).sum()  # log G counts D times
 
     def _residual(self, predicted: Tensor, logits: Tensor, target: Tensor, error: Tensor) -> Tensor:
         """-log Q, (N, D); of the public forms with their second log sigma."""
