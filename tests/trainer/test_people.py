@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -288,6 +289,19 @@ def test_a_truncated_tar_is_refused_by_name(tmp_path: Path) -> None:
         *_, person = people.read(made.annotations, BODY19)
         with pytest.raises(DataError, match=r"people\.tar"):
             person.picture.load()
+
+
+def test_half_a_jpeg_is_no_picture(tmp_path: Path) -> None:
+    # A decoder fills what is missing of a JPEG with grey and calls it a picture.
+    image = np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)
+    content = cv2.imencode(".jpg", image)[1].tobytes()
+    tar = tmp_path / "cut.tar"
+    tar.write_bytes(bytes(512) + content)
+    whole = people.Picture(tar, 512, len(content))
+    assert whole.load().shape == (64, 64, 3)
+    tar.write_bytes((bytes(512) + content)[:-1])
+    with pytest.raises(DataError, match=r"cut\.tar ends before the picture at byte 512"):
+        whole.load()
 
 
 @pytest.mark.parametrize(
