@@ -12,7 +12,7 @@ from torch import Tensor
 from trainer.losses.rle import RealNVP
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
     """The tensors of these tests are too small to be worth a second thread."""
     before = torch.get_num_threads()
