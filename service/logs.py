@@ -33,11 +33,21 @@ def facts(**fields: object) -> dict[str, dict[str, object]]:
 def configure(level: str, form: Literal["auto", "json", "text"]) -> None:
     """Send all log lines and Python warnings to stderr; `auto` is text on a terminal and JSON elsewhere."""
     as_text = form == "text" or (form == "auto" and sys.stderr.isatty())
-    handler = logging.StreamHandler()
+    handler = _Stderr()
     handler.setFormatter(_TextFormatter() if as_text else _JsonFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     log.setLevel(level.upper())
     logging.captureWarnings(True)
+
+
+class _Stderr(logging.Handler):
+    """Writes to what `sys.stderr` is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+        except Exception:  # a full disk or a closed terminal must not end a request
+            self.handleError(record)
 
 
 class _JsonFormatter(logging.Formatter):

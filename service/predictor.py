@@ -6,7 +6,8 @@ warp, net and decoding of the heatmaps: one hop off the event loop in all. The h
 because reading the header of a hostile file can take long and must not hold up other clients.
 
 Without boxes the person is found in two looks: the net sees the whole frame, a box is laid around the joints it is
-sure of, and it looks again at that box.
+sure of, and it looks again at that box. The surer of the two looks is the answer: a portrait that fills the frame is
+seen best at once, a distant person at the second look.
 """
 
 from __future__ import annotations
@@ -208,14 +209,16 @@ class Stages:
         again = []
         for seen in group:
             if seen.source is BoxSource.IMAGE and seen.error is None:
-                (look,) = seen.looks
-                found = _box_of_the_sure(look.points, look.scores, seen.image.shape[:2])
-                if found is None:
-                    look.box = geometry.whole_image_box(seen.image.shape[:2])
-                else:
-                    seen.source, seen.looks = BoxSource.FOUND, [_Look(seen, found)]
-                    again += seen.looks
-        self._look(crops, again)
+                (first,) = seen.looks
+                found = _box_of_the_sure(first.points, first.scores, seen.image.shape[:2])
+                first.box = geometry.whole_image_box(seen.image.shape[:2])
+                if found is not None:
+                    again.append((first, _Look(seen, found)))
+        self._look(crops, [second for _, second in again])
+        for first, second in again:
+            seen = first.seen
+            if seen.error is None and second.scores.mean() >= first.scores.mean():
+                seen.source, seen.looks = BoxSource.FOUND, [second]
 
     def _look(self, crops: Image, looks: Sequence[_Look]) -> None:
         """Fill in the points and scores of every look; an error of a decoder goes to the frames that asked for it."""

@@ -93,6 +93,8 @@ def _session(path: Path) -> ort.InferenceSession:
 
 def _check_shapes(session: ort.InferenceSession, manifest: BundleManifest) -> None:
     spec, heatmaps = manifest.input, manifest.heatmaps
+    if heatmaps is None:
+        raise ManifestError(f"{manifest.name}: the graph has no heatmaps, which is what this service reads")
     if spec.dtype == "uint8" and not manifest.normalisation.inside_graph:
         raise ManifestError(f"{manifest.name}: a graph that takes uint8 must normalise inside")
     height, width = spec.size

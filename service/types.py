@@ -24,7 +24,7 @@ class BoxSource(StrEnum):
     FOUND = "found"
     """Laid around the joints that the model was sure of when it saw the whole frame."""
     IMAGE = "image"
-    """The whole frame: too few joints were sure to place a box."""
+    """The whole frame: the look at it was the surer one, or too few joints were sure to place a box."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,37 +23,35 @@ from model_zoo.manifest import BundleManifest
 
 NAME = "tiny"
 SKELETON = skeletons.BODY19
-HEIGHT, WIDTH, STRIDE = 128, 96, 4
+HEIGHT, WIDTH, STRIDE = 128, 96, 2
 GREY = 128
 CONTRAST = 110
 """Distance of every colour from grey, in pixel values."""
 ALIKE = 0.85
 """A colour this near to a keypoint's own still counts nothing."""
+DARK = 0.9
+"""A cell this far towards black counts nothing."""
 
 
 def _directions() -> np.ndarray:
-    """(K, 3) unit vectors spread over a sphere, so that no two keypoints' colours are alike."""
-    index = np.arange(len(SKELETON)) + 0.5
-    polar, turn = np.arccos(1 - 2 * index / len(SKELETON)), np.pi * (1 + 5**0.5) * index
-    return np.stack([np.cos(turn) * np.sin(polar), np.sin(turn) * np.sin(polar), np.cos(polar)], axis=-1)
+    """(K, 3) unit vectors spread over a sphere, so that no two keypoints' colours are alike, nor any like black."""
+    count = 24
+    index = np.arange(count) + 0.5
+    polar, turn = np.arccos(1 - 2 * index / count), np.pi * (1 + 5**0.5) * index
+    spread = np.stack([np.cos(turn) * np.sin(polar), np.sin(turn) * np.sin(polar), np.cos(polar)], axis=-1)
+    return spread[np.argsort(spread @ DARKER)][: len(SKELETON)]
 
 
+DARKER = -np.ones(3) / 3**0.5
+"""From grey towards black, which is what a crop shows outside of the picture."""
 DIRECTIONS = _directions()
 COLOURS = np.round(GREY + CONTRAST * DIRECTIONS).astype(int)
 
-STANDING = {
-    "nose": (0.5, 0.13), "left_eye": (0.56, 0.08), "right_eye": (0.44, 0.08), "left_ear": (0.64, 0.11),
-    "right_ear": (0.36, 0.11), "left_shoulder": (0.72, 0.28), "right_shoulder": (0.28, 0.28),
-    "left_elbow": (0.86, 0.42), "right_elbow": (0.14, 0.42), "left_wrist": (0.94, 0.56), "right_wrist": (0.06, 0.56),
-    "left_hip": (0.62, 0.54), "right_hip": (0.38, 0.54), "left_knee": (0.65, 0.75), "right_knee": (0.35, 0.75),
-    "left_ankle": (0.66, 0.95), "right_ankle": (0.34, 0.95), "head_top": (0.5, 0.02), "neck": (0.5, 0.22),
-}  # fmt: skip
-"""A person's joints as shares of the box around them."""
-
 
 def person(box: tuple[float, float, float, float]) -> np.ndarray:
-    """(K, 2) joints of a person standing in a box x, y, width, height."""
-    shares = np.array([STANDING[name] for name in SKELETON.keypoints])
+    """(K, 2) joints spread evenly over a box x, y, width, height: four to a row, the outermost on its edges."""
+    row, column = np.divmod(np.arange(len(SKELETON)), 4)
+    shares = np.stack([column / 3, row / 4], axis=-1)
     return np.array(box[:2]) + shares * np.array(box[2:])
 
 
@@ -99,7 +97,7 @@ def manifest(**changes: object) -> BundleManifest:
             "epochs": 0,
             "hours": 0,
             "hardware": "none",
-            "finished": "2000-01-01",
+            "started": "2000-01-01",
             "versions": {},
             "data": [],
         },
@@ -110,11 +108,15 @@ def manifest(**changes: object) -> BundleManifest:
 def graph(facts: BundleManifest, metadata: Mapping[str, str] | None = None) -> bytes:
     """The ONNX file: uint8 NHWC -> normalise -> average each cell -> one map per colour."""
     sharpness = 1 / (1 - ALIKE)
+    measures = np.vstack([DIRECTIONS * sharpness, DARKER])
+    offsets = np.append(np.full(len(SKELETON), -ALIKE * sharpness), -DARK)
+    veto = np.hstack([np.eye(len(SKELETON)), np.full((len(SKELETON), 1), -100.0)])
     constants = [
         numpy_helper.from_array(np.array(1 / CONTRAST, np.float32), "scale"),
         numpy_helper.from_array(np.array(GREY, np.uint8), "grey"),
-        numpy_helper.from_array((DIRECTIONS * sharpness).astype(np.float32)[:, :, None, None], "colours"),
-        numpy_helper.from_array(np.full(len(SKELETON), -ALIKE * sharpness, np.float32), "bias"),
+        numpy_helper.from_array(measures.astype(np.float32)[:, :, None, None], "measures"),
+        numpy_helper.from_array(offsets.astype(np.float32), "offsets"),
+        numpy_helper.from_array(veto.astype(np.float32)[:, :, None, None], "veto"),
     ]
     nodes = [
         helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2]),
@@ -122,8 +124,10 @@ def graph(facts: BundleManifest, metadata: Mapping[str, str] | None = None) -> b
         helper.make_node(
             "AveragePool", ["numbers"], ["cells"], kernel_shape=[STRIDE, STRIDE], strides=[STRIDE, STRIDE]
         ),
-        helper.make_node("Conv", ["cells", "colours", "bias"], ["likeness"], kernel_shape=[1, 1]),
-        helper.make_node("Relu", ["likeness"], ["heatmaps"]),
+        helper.make_node("Conv", ["cells", "measures", "offsets"], ["measured"], kernel_shape=[1, 1]),
+        helper.make_node("Relu", ["measured"], ["likeness"]),
+        helper.make_node("Conv", ["likeness", "veto"], ["vetoed"], kernel_shape=[1, 1]),
+        helper.make_node("Relu", ["vetoed"], ["heatmaps"]),
     ]
     maps = ["N", len(SKELETON), HEIGHT // STRIDE, WIDTH // STRIDE]
     model = helper.make_model(
