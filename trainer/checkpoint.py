@@ -4,7 +4,9 @@ RUN/config.yaml        the resolved configuration
 RUN/facts.json         command, versions, hardware
 RUN/metrics.csv        one row per epoch
 RUN/tensorboard/       the same as curves
-RUN/checkpoint.pt      net, average, optimiser and history after the last finished epoch
+RUN/curves.png         the same as a picture, drawn whenever the run is measured
+RUN/predictions.png    what it sees on people of the first validation set, likewise
+RUN/checkpoint.pt      net, average, optimiser and history after the last finished epoch, or where SIGTERM stopped it
 """
 
 from __future__ import annotations
@@ -44,8 +46,18 @@ class RunFolder:
 
     @property
     def checkpoint_file(self) -> Path:
-        """State after the last finished epoch."""
+        """State after the last finished epoch, or after the last step before a SIGTERM."""
         return self.path / "checkpoint.pt"
+
+    @property
+    def curves_file(self) -> Path:
+        """Picture of the curves."""
+        return self.path / "curves.png"
+
+    @property
+    def sheet_file(self) -> Path:
+        """Pictures of predictions."""
+        return self.path / "predictions.png"
 
     def config(self) -> RunConfig:
         """The configuration that the run was started with."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -20,8 +21,10 @@ from pydantic import (
 from model_zoo import codecs, skeletons
 from model_zoo.manifest import Codec, Name, Normalisation
 from trainer.data.augment import Augmentation
+from trainer.distill.sections import Distillation
 from trainer.errors import ConfigError
-from trainer.nets.pose import INPUT_MULTIPLE, NetConfig
+from trainer.losses.sections import KEYPOINT_TERMS, OWN_TERM, TERMS_OF_HEAD, Losses
+from trainer.nets.pose import INPUT_MULTIPLE, MAP_HEADS, NetConfig
 
 CONFIGS = Path(__file__).parent / "configs"
 """Configurations that come with the package."""
@@ -89,9 +92,15 @@ class Optimisation(_Section):
     final_rate: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Last rate as a share of the highest."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
-    """Epochs of linear rise from 0; a cosine follows until the end of the last phase."""
+    """Epochs of linear rise from 0; the schedule follows until the end of the last phase."""
+    schedule: Literal["cosine", "flat_cosine"] = "cosine"
+    """`flat_cosine` keeps the highest rate for the first half of the run."""
+    kind: Literal["adamw", "sgd"] = "adamw"
+    """`sgd` is with Nesterov's momentum; it wants another learning rate and weight decay."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of sgd."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    """AdamW's decay; not applied to biases and norms."""
+    """Not applied to biases, norms and what losses learn."""
     clip: PositiveFloat = 5.0
     """Largest norm of the gradient."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.9995
@@ -109,18 +118,28 @@ class RunConfig(_Section):
     """Terms under which the weights may be used."""
     skeleton: str = "body19"
     """Keypoints to learn."""
+    root: str | None = None
+    """Keypoint that depth is relative to; the first one where it is not given."""
     padding: PositiveFloat = 1.25
     """Context around a person's box."""
     normalisation: Normalisation = Normalisation()
     """Pixels to numbers; one mean and scale for all channels, so that the exported graph can do it exactly."""
-    codec: Codec
-    """Keypoints as heatmaps and back."""
+    codec: Codec = Codec(sigma_cells=1.0)
+    """Keypoints as heatmaps and back; of heads that answer keypoints only the sigma counts."""
     net: NetConfig = NetConfig()
     """Shape of the net."""
     data: Data
     """Training and validation sets."""
     augmentation: Augmentation = Augmentation()
     """How pictures are varied."""
+    losses: Losses = Losses()
+    """What the net learns by. The head's own term is there with weight 1 unless another term on keypoints is named."""
+    weighting: Literal["fixed", "automatic"] = "fixed"
+    """`automatic`: the balance of the terms is learnt, on top of their weights."""
+    ohkm: PositiveInt | None = None
+    """Only this many keypoints of each crop, those with the largest losses, are learnt from; all where not given."""
+    distillation: Distillation = Distillation()
+    """Learning from another net, or from a larger form of this one."""
     phases: Annotated[tuple[Phase, ...], Field(min_length=1)]
     """Resolutions over time; the last one is the one that is served."""
     optimisation: Optimisation = Optimisation()
@@ -132,6 +151,19 @@ class RunConfig(_Section):
     validate_every: PositiveInt = 5
     """Epochs between two measurements."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_own_terms(cls, document: Any) -> Any:
+        """Add the terms that follow from the heads, so that a short file is enough and a run folder says it all."""
+        net = document.get("net", {}) if isinstance(document, dict) else None
+        losses = document.get("losses", {}) if isinstance(document, dict) else None
+        if not (isinstance(net, dict) and isinstance(losses, dict)):
+            return document
+        named = {name for name, term in losses.items() if term is not None}
+        own = set() if named & KEYPOINT_TERMS else {_own_term(net)}
+        own |= {name for name, head in (("presence", "presence"), ("class", "classes")) if net.get(head)}
+        return document | {"losses": losses | {name: {} for name in sorted(own - named)}}
+
     @model_validator(mode="after")
     def _known_names(self) -> Self:
         if self.skeleton not in skeletons.SKELETONS:
@@ -139,7 +171,20 @@ class RunConfig(_Section):
         decoders = codecs.decoders()
         if self.codec.decoder not in decoders:
             raise ValueError(f"unknown decoder {self.codec.decoder!r}; known: {', '.join(sorted(decoders))}")
+        if self.root is not None and self.root not in skeletons.skeleton(self.skeleton).keypoints:
+            raise ValueError(f"root: {self.skeleton} has no keypoint {self.root!r}")
         return self
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        for problem in _contradictions(self):
+            raise ValueError(problem)
+        return self
+
+    @property
+    def root_index(self) -> int:
+        """Index of the keypoint that depth is relative to."""
+        return 0 if self.root is None else skeletons.skeleton(self.skeleton).index(self.root)
 
     @property
     def epochs(self) -> int:
@@ -153,6 +198,45 @@ class RunConfig(_Section):
                 return phase
             epoch -= phase.epochs
         return self.phases[-1]
+
+
+def _own_term(net: dict[str, Any]) -> str:
+    """The term of a net's keypoint head; whatever is wrong with the section is said when it is validated."""
+    own = OWN_TERM.get(str(net.get("head", "softmax")), "heatmap")
+    return "integral" if own == "dsnt" and net.get("debiased") else own
+
+
+def _contradictions(config: RunConfig) -> Iterator[str]:
+    """Parts of a run that cannot go together, a line each."""
+    net, losses, how = config.net, config.losses, config.distillation
+    allowed = TERMS_OF_HEAD[net.head] | {"presence", "class"}
+    for name in losses.terms():
+        if name not in allowed:
+            yield f"losses.{name}: not for net.head {net.head}; it has {', '.join(sorted(allowed))}"
+    if net.head == "linear" and losses.bone is not None and losses.bone.on == "coordinates":
+        yield "losses.bone.on: a linear head has no coordinates; choose heatmaps"
+    if net.head not in MAP_HEADS and losses.bone is not None and losses.bone.on == "heatmaps":
+        yield f"losses.bone.on: net.head {net.head} has no heatmaps; choose coordinates"
+    if net.dimensions == 3 and losses.integral is not None:
+        yield "losses.integral: only in 2 dimensions"
+    learnt = losses.coordinates
+    if learnt is not None and learnt.kind in ("laplace", "gaussian") and net.head != "regression":
+        yield f"losses.coordinates.kind: only net.head regression learns the scale that {learnt.kind} needs"
+    if learnt is not None and learnt.kind in ("laplace", "gaussian") and net.dimensions == 3:
+        yield f"losses.coordinates.kind: {learnt.kind} only in 2 dimensions"
+    for term, there in (("presence", net.presence), ("class", bool(net.classes))):
+        if term in losses.terms() and not there:
+            yield f"losses.{term}: net.{'classes' if term == 'class' else term} asks for no such head"
+    if not any(losses.terms().values()):
+        yield "losses: every weight is 0"
+    if net.head == "simcc" and len({phase.size for phase in config.phases}) > 1:
+        yield "phases: a simcc head is bound to one size"
+    if how.okdhp is not None and (net.head not in MAP_HEADS or net.presence or net.classes):
+        yield "distillation.okdhp: only for a softmax or linear head without further heads"
+    if how.okdhp is not None and (set(losses.terms()) != {"heatmap"} or config.ohkm is not None):
+        yield "distillation.okdhp: only with losses.heatmap alone"
+    if how.netaug is not None and net.head == "simcc":
+        yield "distillation.netaug: not for net.head simcc, whose inner width is none of the net's"
 
 
 def load(source: str, overrides: list[str] | None = None) -> RunConfig:
@@ -197,7 +281,7 @@ def parse(document: dict[str, Any]) -> RunConfig:
 
 def dump(config: RunConfig) -> str:
     """The resolved configuration as YAML; `load` reads it back to an equal one."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False)
 
 
 def _override(document: dict[str, Any], override: str) -> None:
@@ -221,7 +305,7 @@ def _override(document: dict[str, Any], override: str) -> None:
 def _problem(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"]) or "configuration"
     if error["type"] != "extra_forbidden":
-        return f"{where}: {error['msg']}"
+        return f"{where}: {error['msg'].removeprefix('Value error, ')}"
     near = difflib.get_close_matches(str(error["loc"][-1]), _known_keys(error["loc"][:-1]), n=1)
     return f"{where}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
 
@@ -232,7 +316,8 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
     for part in location:
         if isinstance(part, int):
             continue
-        annotation = section.model_fields[part].annotation
+        fields = {field.alias or name: field for name, field in section.model_fields.items()}
+        annotation = fields[part].annotation
         models = [annotation, *getattr(annotation, "__args__", ())]
         section = next(each for each in models if isinstance(each, type) and issubclass(each, BaseModel))
-    return list(section.model_fields)
+    return [field.alias or name for name, field in section.model_fields.items()]

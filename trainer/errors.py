@@ -23,3 +23,14 @@ class CheckpointError(TrainerError):
 
 class ExportError(TrainerError):
     """The exported graph does not compute what the trained net computes."""
+
+
+class QuantisationError(TrainerError):
+    """A graph that cannot be computed in 8 bits, or not well enough."""
+
+
+class Interrupted(TrainerError):
+    """The run was asked to stop and can go on; the text says where it stands."""
+
+    STATUS = 143
+    """Exit status of a process that a SIGTERM ended."""

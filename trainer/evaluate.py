@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +15,18 @@ from trainer.errors import DataError
 from trainer.metrics import Score
 from trainer.progress import track
 
-Net = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""(B, h, w, 3) raw crops -> (B, K, H, W) heatmaps."""
+
+class Net(Protocol):
+    """What can be measured; a net answers heatmaps or, where it has none, keypoints."""
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(B, h, w, 3) raw crops -> (B, K, H, W) heatmaps."""
+        ...
+
+    def keypoints(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(B, h, w, 3) raw crops -> (B, K, 3): x and y in crop pixels, and score."""
+        ...
+
 
 Points = NDArray[np.floating[Any]]
 
@@ -44,7 +53,7 @@ def predict(
     images: NDArray[np.uint8],
     matrices: NDArray[np.float64],
     codec: Codec,
-    decoder: str,
+    decoder: str | None,
     stride: float,
     batch: int = 32,
 ) -> tuple[Points, Points]:
@@ -55,18 +64,24 @@ def predict(
         images: (N, h, w, 3).
         matrices: (N, 2, 3) from picture to crop.
         codec: how the net writes keypoints.
-        decoder: name of the decoder.
+        decoder: name of the decoder; None for a net that answers keypoints itself.
         stride: crop pixels per cell.
         batch: crops per call of the net.
 
     Returns:
         points (N, K, 2) in pixels of the pictures, and scores (N, K).
     """
+    to_picture = geometry.invert(matrices)
+    if decoder is None:
+        found = np.concatenate(
+            [net.keypoints(images[at : at + batch]) for at in range(0, len(images), batch)]
+        )
+        return geometry.apply(to_picture, found[..., :2].astype(np.float64)), found[..., 2]
     decode = codecs.decoder(decoder)
     parts = [decode(net(images[at : at + batch]), codec) for at in range(0, len(images), batch)]
     cells = np.concatenate([points for points, _ in parts])
     scores = np.concatenate([score for _, score in parts])
-    return geometry.apply(geometry.invert(matrices), geometry.cells_to_pixels(cells, stride)), scores
+    return geometry.apply(to_picture, geometry.cells_to_pixels(cells, stride)), scores
 
 
 def scores(net: Net, people: list[Person], manifest: BundleManifest, decoder: str) -> list[Score]:

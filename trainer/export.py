@@ -37,9 +37,11 @@ from trainer.config import RunConfig
 from trainer.data.people import Person
 from trainer.errors import ExportError
 from trainer.graph import INPUT, OPSET
-from trainer.loop import Torch
-from trainer.nets.pose import OUTPUT_STRIDE, PoseNet, heatmaps, multiply_adds
+from trainer.nets import build
+from trainer.nets.build import HeadedNet
+from trainer.nets.pose import OUTPUT_STRIDE, heatmaps, multiply_adds
 from trainer.nets.repvgg import deployed
+from trainer.nets.served import Torch
 
 OUTPUT, KEYPOINTS = "heatmaps", "keypoints"
 TOLERANCE = 1e-3
@@ -77,11 +79,10 @@ class OnnxNet:
         return self._session.run([output], {INPUT: images}, self._options)[0]
 
 
-def trained_net(folder: RunFolder) -> PoseNet:
-    """The averaged weights of a run, in training form and evaluation mode."""
-    config = folder.config()
-    net = PoseNet(config.net, len(skeletons.skeleton(config.skeleton)))
-    net.load_state_dict(folder.load_checkpoint()["average"])
+def trained_net(folder: RunFolder) -> HeadedNet:
+    """The averaged weights of a run without what only its training needed, in training form and evaluation mode."""
+    net, state = build.plain(folder.config()), folder.load_checkpoint()
+    net.load_state_dict(state.get("plain", state["average"]))
     return net.eval()
 
 
@@ -217,7 +218,7 @@ class _Served(nn.Module):
         self.outputs = (OUTPUT, KEYPOINTS) if decode else (OUTPUT,)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        maps = heatmaps(self.net(x), self.config.net.head, self.config.codec.sigma_cells)
+        maps = heatmaps(self.net(x)["heatmaps"], self.config.net.head, self.config.codec.sigma_cells)
         return maps if self.keypoints is None else (maps, self.keypoints(maps))
 
 
@@ -227,7 +228,7 @@ def _decoded(maps: NDArray[np.float32], config: RunConfig) -> tuple[NDArray[np.f
     return geometry.cells_to_pixels(cells, OUTPUT_STRIDE), scores
 
 
-def _manifest(folder: RunFolder, config: RunConfig, net: PoseNet, version: str) -> BundleManifest:
+def _manifest(folder: RunFolder, config: RunConfig, net: HeadedNet, version: str) -> BundleManifest:
     height, width = config.phases[-1].size
     facts, state = folder.facts(), folder.load_checkpoint()
     plain, decodes = deployed(net), graph.decoder(config.codec) is not None

@@ -1,15 +1,17 @@
-"""The training loop, on Lightning Fabric: one process per core or GPU.
+"""The training loop, on Lightning Fabric: one process per core or GPU, started here or by torchrun.
 
 Whatever their number, every step learns from the same pictures; batch norm sees each process's share of them.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import platform
+import signal
+import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,71 +21,23 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.loggers import TensorBoardLogger
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from model_zoo import geometry, skeletons
-from trainer import evaluate, metrics
+from model_zoo import skeletons
+from trainer import evaluate, metrics, plots
 from trainer.checkpoint import Row, RunFolder
 from trainer.config import Phase, RunConfig
 from trainer.data.loader import Loader, read
 from trainer.data.people import Person
-from trainer.ema import WeightEma
-from trainer.errors import ConfigError, NotFinite
-from trainer.losses.heatmap import LOSSES
-from trainer.nets.pose import OUTPUT_STRIDE, PoseNet, heatmaps
+from trainer.distill.teacher import Teacher
+from trainer.errors import ConfigError, Interrupted
+from trainer.learner import Learner, Moment
+from trainer.nets.pose import MAP_HEADS, OUTPUT_STRIDE
+from trainer.nets.served import Torch
 from trainer.progress import track
 
-
 ACCELERATORS = ("auto", "cpu", "cuda")
-
-
-def learning_rate(config: RunConfig, progress: float) -> float:
-    """Linear rise over the warm-up, then a cosine to the final rate.
-
-    Args:
-        config: the run.
-        progress: epochs done so far, with fractions.
-    """
-    how = config.optimisation
-    if progress < how.warmup_epochs:
-        return how.learning_rate * progress / how.warmup_epochs
-    rest = max(config.epochs - how.warmup_epochs, 1e-9)
-    cosine = 0.5 * (1 + math.cos(math.pi * min((progress - how.warmup_epochs) / rest, 1.0)))
-    return how.learning_rate * (how.final_rate + (1 - how.final_rate) * cosine)
-
-
-def optimiser(net: nn.Module, config: RunConfig) -> torch.optim.AdamW:
-    """AdamW; biases, norms and other vectors are not decayed."""
-    vectors = [each for each in net.parameters() if each.ndim <= 1]
-    others = [each for each in net.parameters() if each.ndim > 1]
-    groups = [
-        {"params": others, "weight_decay": config.optimisation.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.99))
-
-
-@dataclass(frozen=True)
-class Torch:
-    """A torch net as `evaluate.Net`."""
-
-    net: nn.Module
-    config: RunConfig
-    device: torch.device
-
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(B, h, w, 3) raw crops -> (B, K, H, W) heatmaps."""
-        with torch.inference_mode():
-            pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
-            logits = self.net(normalised(pixels, self.config))
-            return heatmaps(logits.float(), self.config.net.head, self.config.codec.sigma_cells).cpu().numpy()
-
-
-def normalised(pixels: Tensor, config: RunConfig) -> Tensor:
-    """(B, 3, h, w) raw pixels -> the net's numbers, channels_last."""
-    floats = pixels.to(torch.float32, memory_format=torch.channels_last)
-    return (floats - config.normalisation.mean) / config.normalisation.scale
+SHEET_PEOPLE = 12
+"""People of the first validation set on the picture sheet."""
 
 
 def train(
@@ -94,34 +48,30 @@ def train(
     cache: Path,
     accelerator: str = "auto",
     processes: int = 1,
+    teacher: Teacher | None = None,
 ) -> None:
     """Run, or go on with, one configuration until its last epoch.
 
     Args:
         config: the run.
         root: data root.
-        folder: where everything is written; an interrupted run is continued from its last finished epoch.
+        folder: where everything is written; an interrupted run is continued from its last checkpoint.
         cache: folder of decoded crops.
         accelerator: `cpu`, `cuda` or `auto`.
-        processes: how many share each batch.
+        processes: how many share each batch; under torchrun it is torchrun that says.
+        teacher: of a configuration that has one.
 
     Raises:
+        Interrupted: a SIGTERM came; the checkpoint stands where it stopped.
         NotFinite: the loss or its gradient was NaN or infinite.
         ConfigError: this machine lacks the accelerator, or a batch cannot be shared by so many processes.
         DataError, CheckpointError: as their modules say.
     """
     if accelerator not in ACCELERATORS:
         raise ConfigError(f"unknown accelerator {accelerator!r}; known: {', '.join(ACCELERATORS)}")
-    logger = TensorBoardLogger(folder.path, name="tensorboard", version="")
-    try:
-        fabric = Fabric(
-            accelerator=accelerator, devices=processes, strategy="ddp" if processes > 1 else "auto",
-            precision=config.precision, loggers=logger,
-        )  # fmt: skip
-    except (RuntimeError, ValueError, MisconfigurationException) as error:
-        raise ConfigError(f"cannot train on {processes} x {accelerator}: {error}") from error
+    fabric = _fabric(config, folder, accelerator, processes)
     fabric.launch()
-    if fabric.device.type == "cpu" and processes > 1:
+    if fabric.device.type == "cpu" and fabric.world_size > 1:
         torch.set_num_threads(1)
     cv2.setNumThreads(1)
     fabric.seed_everything(config.seed, verbose=False)
@@ -131,7 +81,25 @@ def train(
     fabric.barrier()
     if not fabric.is_global_zero:
         loader = _loader(config, root, cache, fabric)
-    _Run(config, root, folder, loader, fabric).finish()
+    _Run(config, root, folder, loader, Learner(config, fabric, teacher)).finish()
+
+
+def _fabric(config: RunConfig, folder: RunFolder, accelerator: str, processes: int) -> Fabric:
+    """As many processes as asked for, or those that torchrun has started already, on one machine or several."""
+    started = "TORCHELASTIC_RUN_ID" in os.environ
+    here = int(os.environ["LOCAL_WORLD_SIZE"]) if started else processes
+    machines = int(os.environ["WORLD_SIZE"]) // here if started else 1
+    try:
+        return Fabric(
+            accelerator=accelerator,
+            devices=here,
+            num_nodes=machines,
+            strategy="ddp" if here * machines > 1 else "auto",
+            precision=config.precision,
+            loggers=TensorBoardLogger(folder.path, name="tensorboard", version=""),
+        )
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
+        raise ConfigError(f"cannot train on {here} x {accelerator}: {error}") from error
 
 
 def _hardware(fabric: Fabric) -> str:
@@ -156,122 +124,171 @@ class _Run:
     """One process's share of a run."""
 
     def __init__(
-        self, config: RunConfig, root: Path, folder: RunFolder, loader: Loader, fabric: Fabric
+        self, config: RunConfig, root: Path, folder: RunFolder, loader: Loader, learner: Learner
     ) -> None:
-        self.config, self.folder, self.loader, self.fabric = config, folder, loader, fabric
+        self.config, self.folder, self.loader, self.learner = config, folder, loader, learner
+        self.fabric = learner.fabric
         self.skeleton = skeletons.skeleton(config.skeleton)
-        net = PoseNet(config.net, len(self.skeleton)).to(memory_format=torch.channels_last)
-        self.average = WeightEma(net, config.optimisation.ema)
-        self.average.net.to(fabric.device)
-        self.net, self.optimiser = fabric.setup(net, optimiser(net, config))
-        self.loss = LOSSES[config.net.head]
         self.validation = [
             (source.annotations.stem, read(source, root, self.skeleton)) for source in config.data.validate_on
         ]
         for _, people in self.validation:
             # Labels that allow no PCK shall stop the run now, not when it is measured for the first time.
             metrics.pck(people, np.stack([person.points for person in people]), self.skeleton)
-        self.epoch, self.history = 0, []
+        self.epoch, self.step = 0, 0
+        self.sums: dict[str, torch.Tensor] = {}
+        self.seconds = 0.0
+        self.history: list[Row] = []
         if folder.checkpoint_file.is_file():
             self._restore(folder.load_checkpoint())
 
     def finish(self) -> None:
         """All epochs that are left."""
-        while self.epoch < self.config.epochs:
-            row = self._one_epoch()
-            self.epoch += 1
-            if self.epoch % self.config.validate_every == 0 or self.epoch == self.config.epochs:
-                row |= self._measured()
-            self.history.append(row)
-            self._save()
+        with _sigterm() as asked:
+            while self.epoch < self.config.epochs:
+                row = self._one_epoch(asked)
+                self.epoch, self.step, self.sums, self.seconds = self.epoch + 1, 0, {}, 0.0
+                if self.epoch % self.config.validate_every == 0 or self.epoch == self.config.epochs:
+                    row |= self._measured()
+                self.history.append(row)
+                self._save()
+                self._report(row)
 
-    def _one_epoch(self) -> Row:
-        """Learn from everybody once."""
-        self.net.train()
-        total = torch.zeros((), device=self.fabric.device)
-        started = time.perf_counter()
-        batches = self.loader.epoch(self.epoch)
+    def _one_epoch(self, asked: threading.Event) -> Row:
+        """Learn from everybody once, or from those who are left of an epoch that was interrupted."""
+        started = time.perf_counter() - self.seconds
+        if self.step == 0:
+            self.learner.start_epoch(self._now)
+        self.learner.net.train()
+        batches = self.loader.epoch(self.epoch, self.step)
         if self.fabric.is_global_zero:
             title = f"Epoch {self.epoch + 1} of {self.config.epochs}"
-            batches = track(batches, title, total=len(self.loader))
-        for step, batch in enumerate(batches):
-            rate = learning_rate(self.config, self.epoch + step / len(self.loader))
-            for group in self.optimiser.param_groups:
-                group["lr"] = rate
-            logits = self.net(normalised(batch.images, self.config))
-            cells = geometry.pixels_to_cells(batch.points.cpu(), OUTPUT_STRIDE).astype(np.float32)
-            points = torch.from_numpy(cells).to(self.fabric.device)
-            loss = self.loss(logits, points, batch.weights, self.config.codec.sigma_cells)
-            self.fabric.backward(loss)
-            norm = self.fabric.clip_gradients(
-                self.net, self.optimiser, max_norm=self.config.optimisation.clip, error_if_nonfinite=False
-            )
-            # The norm is that of all processes together, so all of them stop at the same step.
-            if not (torch.isfinite(loss) and torch.isfinite(norm)):
-                raise NotFinite(
-                    f"loss {loss.item():g}, gradient norm {norm.item():g} in epoch {self.epoch + 1}, "
-                    f"step {step + 1}; people {batch.people.tolist()}"
-                )
-            self.optimiser.step()
-            self.optimiser.zero_grad()
-            self.average.update(self.net.module)
-            total += loss.detach()
+            batches = track(batches, title, total=len(self.loader) - self.step)
+        for batch in batches:
+            found = self.learner.learn(batch, self._now)
+            self.sums = {name: self.sums.get(name, 0) + value for name, value in found.items()}
+            self.step += 1
+            if self._all_asked(asked):
+                self._stop(time.perf_counter() - started)
         seconds = time.perf_counter() - started
-        loss = self.fabric.all_reduce(total, reduce_op="mean").item() / len(self.loader)
-        phase = self.config.phase_of(self.epoch)
+        phase, steps = self.config.phase_of(self.epoch), len(self.loader)
+        means = {
+            name: self.fabric.all_reduce(total, reduce_op="mean").item() / steps
+            for name, total in self.sums.items()
+        }
+        balance = self.learner.objective.balance
+        weights = {} if balance is None else balance.weights()
         return {
             "epoch": self.epoch + 1,
             "height": phase.height,
-            "loss": loss,
-            "learning_rate": rate,
+            "loss": means.pop("loss"),
+            **{f"loss_{name}": mean for name, mean in means.items()},
+            **{f"weight_{name}": weight for name, weight in weights.items()},
+            "learning_rate": self.learner.optimiser.param_groups[0]["lr"],
             "seconds": seconds,
-            "images_per_second": len(self.loader) * self.loader.batch / seconds,
+            "images_per_second": steps * self.loader.batch / seconds,
         }
+
+    @property
+    def _now(self) -> Moment:
+        return Moment(self.epoch, self.step, len(self.loader))
+
+    def _all_asked(self, asked: threading.Event) -> bool:
+        """Whether any process was asked to stop; all of them learn it at the same step."""
+        if self.fabric.world_size == 1:
+            return asked.is_set()
+        flag = torch.tensor(float(asked.is_set()), device=self.fabric.device)
+        return self.fabric.all_reduce(flag, reduce_op="sum").item() > 0
+
+    def _stop(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._save()
+        if not self.fabric.is_global_zero:
+            raise SystemExit(Interrupted.STATUS)
+        raise Interrupted(
+            f"stopped by SIGTERM in epoch {self.epoch + 1} after step {self.step} of {len(self.loader)}; "
+            f"{self.folder.checkpoint_file} is saved, and the same command goes on from there"
+        )
 
     def _measured(self) -> Row:
         """PCK of the averaged weights at the phase's resolution; measured by the first process alone."""
         row: Row = {}
         if self.fabric.is_global_zero:
             phase = self.config.phase_of(self.epoch - 1)
-            net = Torch(self.average.net, self.config, self.fabric.device)
+            plain = self.learner.plain(self.loader, self.epoch)
+            net = Torch(plain, self.config, self.fabric.device)
             for name, people in self.validation:
                 row[name] = measure(net, people, self.config, phase)
+            if self.validation:
+                self._draw_sheet(net, self.validation[0][1][:SHEET_PEOPLE], phase)
         self.fabric.barrier()
         return row
 
+    def _draw_sheet(self, net: Torch, people: list[Person], phase: Phase) -> None:
+        images, matrices = evaluate.crops(people, phase.size, self.config.padding)
+        points, scores = _predicted(net, images, matrices, self.config)
+        plots.sheet(images, plots.in_crops(points, matrices), scores, self.skeleton, self.folder.sheet_file)
+
     def _save(self) -> None:
+        """Write the checkpoint and the table."""
         if self.fabric.is_global_zero:
-            row = self.history[-1]
-            self.fabric.log_dict(
-                {name: value for name, value in row.items() if name != "epoch"}, step=self.epoch
-            )
             self.folder.write_metrics(self.history)
             state = {
                 "epoch": self.epoch,
+                "step": self.step,
+                "sums": self.sums,
+                "seconds": self.seconds,
                 "history": self.history,
-                "net": self.net.module.state_dict(),
-                "average": self.average.net.state_dict(),
-                "average_steps": self.average.steps,
-                "optimiser": self.optimiser.state_dict(),
+                **self.learner.state(),
             }
+            if self.config.distillation.reshapes:
+                state["plain"] = self.learner.plain(self.loader, self.epoch).state_dict()
             partial = self.folder.checkpoint_file.with_suffix(".partial")
             torch.save(state, partial)
             partial.replace(self.folder.checkpoint_file)
-            print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
         self.fabric.barrier()
+
+    def _report(self, row: Row) -> None:
+        """Say how the epoch was, in a line, in TensorBoard and, where it was measured, as a picture of the curves."""
+        if self.fabric.is_global_zero:
+            curves = {name: value for name, value in row.items() if name != "epoch"}
+            self.fabric.log_dict(curves, step=self.epoch)
+            if self.epoch == self.config.epochs or self.epoch % self.config.validate_every == 0:
+                plots.curves({self.config.name: self.history}, self.folder.curves_file)
+            print("  ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.epoch, self.history = state["epoch"], state["history"]
-        self.net.module.load_state_dict(state["net"])
-        self.average.net.load_state_dict(state["average"])
-        self.average.steps = state["average_steps"]
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.seconds = state.get("step", 0), state.get("seconds", 0.0)
+        self.sums = {name: total.to(self.fabric.device) for name, total in state.get("sums", {}).items()}
+        self.learner.restore(state)
 
 
-def measure(net: evaluate.Net, people: list[Person], config: RunConfig, phase: Phase) -> float:
+@contextmanager
+def _sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, instead of ending the process; only the main thread can be asked that way."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _predicted(
+    net: Torch, images: np.ndarray, matrices: np.ndarray, config: RunConfig
+) -> tuple[evaluate.Points, evaluate.Points]:
+    decoder = config.codec.decoder if config.net.head in MAP_HEADS else None
+    return evaluate.predict(net, images, matrices, config.codec, decoder, OUTPUT_STRIDE)
+
+
+def measure(net: Torch, people: list[Person], config: RunConfig, phase: Phase) -> float:
     """PCK@0.2 of one set at one resolution."""
     images, matrices = evaluate.crops(people, phase.size, config.padding)
-    points, _ = evaluate.predict(net, images, matrices, config.codec, config.codec.decoder, OUTPUT_STRIDE)
+    points, _ = _predicted(net, images, matrices, config)
     return metrics.pck(people, points, skeletons.skeleton(config.skeleton)).value
 
 

@@ -26,8 +26,8 @@ from trainer.config import RunConfig
 from trainer.data import people
 from trainer.errors import CheckpointError, ExportError
 from trainer.export import OnnxNet
-from trainer.loop import Torch, normalised
 from trainer.nets.repvgg import MergedBlock
+from trainer.nets.served import Torch, normalised
 
 CPU = torch.device("cpu")
 

@@ -21,11 +21,13 @@ from hypothesis import strategies as st
 from model_zoo.errors import SkeletonError
 from tests.trainer import people_made
 from trainer import config as configuration
-from trainer import loop
+from trainer import learner, loop
 from trainer.checkpoint import RunFolder
 from trainer.config import RunConfig
 from trainer.data.loader import Batch, Loader
 from trainer.errors import CheckpointError, ConfigError, DataError, NotFinite
+from trainer.losses import heatmap
+from trainer.nets import served
 from trainer.nets.pose import PoseNet
 
 TIMING = {"seconds", "images_per_second"}
@@ -84,10 +86,10 @@ def test_the_rate_rises_in_a_line_then_only_falls(config: RunConfig, at: list[fl
     warm, rest = how.warmup_epochs, config.epochs - how.warmup_epochs
     for share in at:
         if warm:
-            assert loop.learning_rate(config, share * warm * 0.999) == pytest.approx(
+            assert learner.learning_rate(config, share * warm * 0.999) == pytest.approx(
                 how.learning_rate * share * 0.999, rel=1e-6, abs=1e-15
             )
-    falling = [loop.learning_rate(config, warm + share * rest) for share in sorted(at)]
+    falling = [learner.learning_rate(config, warm + share * rest) for share in sorted(at)]
     assert all(b <= a * (1 + 1e-12) for a, b in itertools.pairwise(falling))
     assert all(
         how.final_rate * how.learning_rate * (1 - 1e-9) <= each <= how.learning_rate for each in falling
@@ -99,23 +101,27 @@ def test_the_rate_begins_peaks_and_ends_as_configured(config: RunConfig) -> None
     how = config.optimisation
     warm = how.warmup_epochs
     if warm:
-        assert loop.learning_rate(config, 0) == 0
-    assert loop.learning_rate(config, warm) == pytest.approx(how.learning_rate)
+        assert learner.learning_rate(config, 0) == 0
+    assert learner.learning_rate(config, warm) == pytest.approx(how.learning_rate)
     middle = (warm + config.epochs) / 2
-    assert loop.learning_rate(config, middle) == pytest.approx(how.learning_rate * (1 + how.final_rate) / 2)
+    assert learner.learning_rate(config, middle) == pytest.approx(
+        how.learning_rate * (1 + how.final_rate) / 2
+    )
     for end in (config.epochs, config.epochs + 1):
-        assert loop.learning_rate(config, end) == pytest.approx(how.learning_rate * how.final_rate, abs=1e-12)
+        assert learner.learning_rate(config, end) == pytest.approx(
+            how.learning_rate * how.final_rate, abs=1e-12
+        )
 
 
 def test_a_warm_up_longer_than_the_run_never_reaches_the_peak() -> None:
     config = resolved(optimisation={"warmup_epochs": 8, "learning_rate": 1.0})
-    assert loop.learning_rate(config, 4) == 0.5
+    assert learner.learning_rate(config, 4) == 0.5
 
 
 def test_matrices_are_decayed_and_vectors_are_not() -> None:
     config = resolved(optimisation={"weight_decay": 0.3})
     net = PoseNet(config.net, 19)
-    decayed, spared = loop.optimiser(net, config).param_groups
+    decayed, spared = learner.optimiser(net, config).param_groups
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.3, 0)
     assert all(each.ndim > 1 for each in decayed["params"])
     assert all(each.ndim == 1 for each in spared["params"])
@@ -127,7 +133,7 @@ def test_pixels_are_normalised_exactly() -> None:
     config = resolved(normalisation={"mean": 100, "scale": 50})
     pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, 16, 16)
     expected = (pixels.double() - 100) / 50
-    torch.testing.assert_close(loop.normalised(pixels, config).double(), expected, atol=1e-7, rtol=1e-7)
+    torch.testing.assert_close(served.normalised(pixels, config).double(), expected, atol=1e-7, rtol=1e-7)
 
 
 def test_it_learns(trained: Any) -> None:
@@ -165,8 +171,8 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int) -> None:
     """Let the next run be killed before this step, counted from 0."""
     whole = Loader.epoch
 
-    def until(self: Loader, number: int) -> Iterator[Batch]:
-        for index, batch in enumerate(whole(self, number)):
+    def until(self: Loader, number: int, start: int = 0) -> Iterator[Batch]:
+        for index, batch in enumerate(whole(self, number, start), start):
             if (number, index) == (epoch, step):
                 raise KeyboardInterrupt
             yield batch
@@ -222,7 +228,7 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_the_run(
         def steep(logits: torch.Tensor, *_: Any) -> torch.Tensor:
             return logits.mean() * 0 + (logits.flatten()[:1] * 0).sqrt().sum()  # value 0, gradient 0 / 0
 
-        monkeypatch.setitem(loop.LOSSES, "softmax", steep)
+        monkeypatch.setitem(heatmap.LOSSES, "softmax", steep)
     with pytest.raises(NotFinite, match=r"epoch 1, step \d; people \[\d+(, \d+){7}\]"):
         train(config, tmp_path, tmp_path / "run")
     assert not RunFolder(tmp_path / "run").checkpoint_file.exists()

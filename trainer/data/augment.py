@@ -20,6 +20,8 @@ from torch.nn import functional
 
 from model_zoo import geometry
 from model_zoo.skeletons import Skeleton
+from trainer.data.aid import Dropping
+from trainer.data.half_body import HalfBody
 from trainer.data.store import CropStore
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -48,6 +50,10 @@ class Augmentation(BaseModel):
     """Largest relative change of each channel on its own."""
     grey: Probability = 0.05
     """Share of pictures without colour."""
+    half_body: HalfBody | None = None
+    """Boxes about the upper or the lower body alone; none without it."""
+    dropping: Dropping | None = None
+    """Parts of the pictures are blacked out; none without it."""
 
 
 NONE = Augmentation(flip=0, turn=0, turn_deg=0, scale=0, shift=0, gain=0, bias=0, tint=0, grey=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model_zoo import skeletons
 from trainer.config import RunConfig, Source
-from trainer.data import augment, people, store, teacher
+from trainer.data import aid, augment, half_body, labels, people, store, teacher
 from trainer.data.people import Person
 from trainer.errors import ConfigError, DataError
 
@@ -30,6 +30,14 @@ class Batch:
     """(B, K) float32."""
     people: NDArray[np.int64]
     """(B,) indices in the store."""
+    areas: Tensor
+    """(B,) float32, of the people in square crop pixels."""
+    depth: Tensor
+    """(B, K) float32, z in crop pixels relative to the root keypoint; NaN where not labelled."""
+    presence: Tensor
+    """(B,) float32: 1, 0, or -1 where not labelled."""
+    classes: Tensor
+    """(B,) int64, -1 where not labelled."""
 
 
 def read(source: Source, root: Path, skeleton: skeletons.Skeleton) -> list[Person]:
@@ -78,7 +86,9 @@ class Loader:
         self._skeleton = skeletons.skeleton(config.skeleton)
         sets = [read(source, root, self._skeleton) for source in config.data.train]
         self.counts = [len(each) for each in sets]
-        self.store = store.build([person for each in sets for person in each], cache)
+        everybody = [person for each in sets for person in each]
+        self.store = store.build(everybody, cache)
+        self._labels = labels.of(everybody, self.store, config.net.classes, config.root_index)
         repeats = np.repeat([source.repeat for source in config.data.train], self.counts)
         self._entries = np.repeat(np.arange(len(self.store)), repeats)
         self._on_device = (
@@ -95,19 +105,37 @@ class Loader:
         """Steps of an epoch; what does not fill a batch waits for the next epoch's order."""
         return len(self._entries) // self.batch
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of one epoch, counted from 0."""
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, counted from 0, from a step on."""
         size = self._config.phase_of(number).size
         order = np.random.default_rng([self._config.seed, number]).permutation(self._entries)
         share = self.batch // self._world
         mine = slice(self._rank * share, (self._rank + 1) * share)
-        for step in range(len(self)):
+        for step in range(start, len(self)):
             chosen = order[step * self.batch : (step + 1) * self.batch]
-            rng = np.random.default_rng([self._config.seed, number, step])
+            key = [self._config.seed, number, step]
             drawn = augment.draw(
-                self._config.augmentation, self.store.boxes[chosen], size, self._config.padding, rng
+                self._config.augmentation,
+                self._boxes(chosen, np.random.default_rng([*key, _HALVES])),
+                size,
+                self._config.padding,
+                np.random.default_rng(key),
             )[mine]
-            yield self._make(chosen[mine], drawn, size)
+            batch = self._make(chosen[mine], drawn, size)
+            if (dropping := self._config.augmentation.dropping) is not None:
+                progress = (number + step / len(self)) / self._config.epochs
+                rng = np.random.default_rng([*key, _DROPPING])
+                lost = aid.draw(dropping, len(chosen), size, progress, rng)[mine]
+                batch = replace(batch, images=aid.drop(batch.images, lost))
+            yield batch
+
+    def _boxes(self, chosen: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.float64]:
+        """Where the crops of a batch are taken from, before they are varied."""
+        boxes, how = self.store.boxes[chosen], self._config.augmentation.half_body
+        if how is None:
+            return boxes
+        upper = half_body.upper_body(self._skeleton)
+        return half_body.draw(how, boxes, self.store.points[chosen], self.store.weights[chosen], upper, rng)
 
     def _make(self, indices: NDArray[np.int64], drawn: augment.Draw, size: tuple[int, int]) -> Batch:
         points, weights = augment.labels(self.store, indices, drawn, size, self._skeleton)
@@ -116,9 +144,21 @@ class Loader:
         else:
             chosen = self._on_device[torch.from_numpy(indices).to(self._device)]
             images = augment.warp_on_device(chosen, drawn, size)
+        factor = np.sqrt(np.abs(np.linalg.det(drawn.matrices[:, :, :2])))
+        more = self._labels[indices].scaled(factor, labels.flip_indices(drawn.flipped, self._skeleton))
+        arrays = (more.areas, more.depth, more.presence, more.classes)
+        areas, depth, presence, classes = (torch.from_numpy(each).to(self._device) for each in arrays)
         return Batch(
             images,
             torch.from_numpy(points).to(self._device),
             torch.from_numpy(weights).to(self._device),
             indices,
+            areas,
+            depth,
+            presence,
+            classes,
         )
+
+
+_HALVES, _DROPPING = 1, 2
+"""Streams of random numbers beside that of `augment`, so that one technique does not change the draws of another."""

@@ -4,6 +4,10 @@ In the indexed form the pictures lie in one uncompressed tar and every entry of 
 `tar_size`, the byte range of its picture; nothing is unpacked. Keypoints are matched to the wanted skeleton by
 NAME, so LSP's 14 and COCO's 17 joints merge into one skeleton; what a set lacks gets weight 0.
 
+An annotation may carry more labels, each of them optional: `keypoints_3d`, x, y and z per keypoint, of which z is read,
+in pixels of the picture from any origin (null where unknown); `presence`, 1 or 0; `gesture`, the name of a class. Where
+nobody is present no keypoint counts.
+
 Coordinates are those of the file: pixels of the stored picture, the centre of the first pixel at (0, 0).
 """
 
@@ -75,6 +79,12 @@ class Person:
     """(K,) 0 not labelled, 1 labelled but hidden, 2 visible."""
     weight: NDArray[np.float64]
     """(K,) in 0..1: how much the label counts in the loss; 0 wherever `visible` is 0."""
+    depth: NDArray[np.float64] | None = None
+    """(K,) z in pixels of the picture, from any origin; NaN where not labelled. None: none is."""
+    presence: float | None = None
+    """1 somebody is there, 0 nobody is; None where that is not labelled."""
+    gesture: str | None = None
+    """Class of the whole crop; None where it is not labelled."""
 
     def with_labels(
         self, points: NDArray[np.float64], visible: NDArray[np.int64], weight: NDArray[np.float64]
@@ -131,7 +141,11 @@ def read(
         raise DataError(f"{annotations}: malformed entry ({type(error).__name__}: {error})") from error
     if not any(len(targets) for targets, _ in columns.values()):
         raise DataError(f"{annotations} names no keypoint of {skeleton.name}")
-    return [person for person in people if (person.visible > 0).sum() >= keypoints_at_least]
+    return [
+        person
+        for person in people
+        if person.presence == 0 or (person.visible > 0).sum() >= keypoints_at_least
+    ]
 
 
 def _picture(entry: dict[str, Any], images: Path) -> Picture:
@@ -167,6 +181,10 @@ def _person(
         raise ValueError(f"annotation {entry['id']}: the third number of a keypoint must be 0, 1 or 2")
     points, visible = np.zeros((count, 2)), np.zeros(count, np.int64)
     points[targets], visible[targets] = labels[sources, :2], labels[sources, 2].astype(np.int64)
+    presence = entry.get("presence")
+    if presence not in (None, 0, 1):
+        raise ValueError(f"annotation {entry['id']}: presence must be 0 or 1, got {presence!r}")
+    visible[:] = 0 if presence == 0 else visible
     points[visible == 0] = 0
     return Person(
         id=int(entry["id"]),
@@ -177,7 +195,21 @@ def _person(
         points=points,
         visible=visible,
         weight=(visible > 0).astype(np.float64),
+        depth=_depth(entry["keypoints_3d"], columns[entry["category_id"]], count)
+        if "keypoints_3d" in entry
+        else None,
+        presence=None if presence is None else float(presence),
+        gesture=None if entry.get("gesture") is None else str(entry["gesture"]),
     )
+
+
+def _depth(
+    numbers: list[float | None], columns: tuple[NDArray[np.int64], NDArray[np.int64]], count: int
+) -> NDArray[np.float64]:
+    targets, sources = columns
+    depth = np.full(count, np.nan)
+    depth[targets] = np.array(numbers, np.float64).reshape(-1, 3)[sources, 2]
+    return depth
 
 
 def pictures(people: Iterable[Person]) -> Iterator[tuple[Person, NDArray[np.uint8]]]:

@@ -1,8 +1,8 @@
 """Targets from a larger net: what it sees in the same crops, mixed with the labels.
 
 The teacher is any callable from raw crops to heatmaps or to points: a bundle run by ONNX Runtime (`export.OnnxNet`), a
-torch net (`loop.Torch`), or both with a decoder behind. It may have other keypoints, another crop size and other maps
-than the pupil; `Teacher` brings its answers to the pupil's. They are constants: no gradient reaches the teacher.
+torch net (`nets.served.Torch`), or both with a decoder behind. It may have other keypoints, another crop size and
+other maps than the pupil; `Teacher` brings its answers to the pupil's. They are constants: no gradient reaches it.
 
 The temperature T is that of the softmax. A teacher's heatmap p is raised to the power 1 / T and made to sum to 1, which
 for p = softmax(z) is softmax(z / T); the pupil's logits are divided by T, and the loss is multiplied by T^2, so that

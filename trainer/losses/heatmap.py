@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+SMALLEST_WEIGHT = 1e-6
+"""Least sum of weights that a mean is divided by."""
+
 
 def gaussians(points: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
     """Target maps: a Gaussian about the un-rounded point, peak 1 at the point itself.
@@ -34,34 +37,40 @@ def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
     A loss of weight 0 never counts, not even as NaN.
     """
     counted = torch.where(weights > 0, losses, 0.0)
-    return (counted * weights).sum() / weights.sum().clamp(min=1e-6)
+    return (counted * weights).sum() / weights.sum().clamp(min=SMALLEST_WEIGHT)
 
 
-def cross_entropy(logits: Tensor, points: Tensor, weights: Tensor, sigma: float) -> Tensor:
-    """KL divergence from the normalised target Gaussian to the softmax over all cells, in nats; 0 where equal.
+def divergence(logits: Tensor, points: Tensor, weights: Tensor, sigma: float) -> Tensor:
+    """KL divergence (B, K) from the normalised target Gaussian to the softmax over all cells, in nats; 0 where equal.
 
     Args:
         logits: (B, K, H, W).
         points: (B, K, 2) in cells; the value does not matter where the weight is 0.
-        weights: (B, K) >= 0.
+        weights: (B, K) >= 0; of a keypoint of weight 0 the result means nothing.
         sigma: of the target, in cells.
     """
     safe = torch.where((weights > 0)[..., None], points, 0.0)
     target = gaussians(safe, logits.shape[-2:], sigma).flatten(2)
     target = target / target.sum(-1, keepdim=True).clamp(min=1e-12)
     found = functional.log_softmax(_at_least_single(logits).flatten(2), dim=-1)
-    return weighted_mean((torch.xlogy(target, target) - target * found).sum(-1), weights)
+    return (torch.xlogy(target, target) - target * found).sum(-1)
+
+
+def difference(maps: Tensor, points: Tensor, weights: Tensor, sigma: float) -> Tensor:
+    """Mean squared difference (B, K) from the target Gaussian with peak 1 over the cells; arguments as `divergence`."""
+    safe = torch.where((weights > 0)[..., None], points, 0.0)
+    target = gaussians(safe, maps.shape[-2:], sigma)
+    return functional.mse_loss(_at_least_single(maps), target, reduction="none").mean((-2, -1))
+
+
+def cross_entropy(logits: Tensor, points: Tensor, weights: Tensor, sigma: float) -> Tensor:
+    """`divergence`, averaged over the weights."""
+    return weighted_mean(divergence(logits, points, weights, sigma), weights)
 
 
 def mean_square(maps: Tensor, points: Tensor, weights: Tensor, sigma: float) -> Tensor:
-    """Mean squared difference from the target Gaussian with peak 1, over the cells.
-
-    Arguments as `cross_entropy`.
-    """
-    safe = torch.where((weights > 0)[..., None], points, 0.0)
-    target = gaussians(safe, maps.shape[-2:], sigma)
-    found = _at_least_single(maps)
-    return weighted_mean(functional.mse_loss(found, target, reduction="none").mean((-2, -1)), weights)
+    """`difference`, averaged over the weights."""
+    return weighted_mean(difference(maps, points, weights, sigma), weights)
 
 
 def _at_least_single(maps: Tensor) -> Tensor:
@@ -71,3 +80,5 @@ def _at_least_single(maps: Tensor) -> Tensor:
 
 LOSSES = {"softmax": cross_entropy, "linear": mean_square}
 """Loss of each head of `nets.pose`."""
+PER_KEYPOINT = {"softmax": divergence, "linear": difference}
+"""The same before the mean, (B, K)."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainer.losses.integral import Mass
 from trainer.nets.activations import ACTIVATIONS, ActivationName
 from trainer.nets.reparam import FORMS, Form
 from trainer.nets.repvgg import ConvNorm
@@ -23,6 +24,11 @@ OUTPUT_STRIDE = 8
 """Input pixels per heatmap cell."""
 INPUT_MULTIPLE = 32
 """Crop sides must be multiples of this: the deepest stage's stride."""
+
+
+HeadName = Literal["softmax", "linear", "dsnt", "simcc", "regression", "rle"]
+MAP_HEADS = ("softmax", "linear")
+"""Heads that answer heatmaps; the others answer keypoints."""
 
 
 class NetConfig(BaseModel):
@@ -43,8 +49,33 @@ class NetConfig(BaseModel):
     """Blocks per stage; the first of each halves the resolution."""
     decoder: Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=2)] = (64, 48)
     """Widths of the decoder at strides 16 and 8."""
-    head: Literal["softmax", "linear"] = "softmax"
-    """`softmax`: maps are probabilities over the cells, trained by cross-entropy; `linear`: as they come, by MSE."""
+    head: HeadName = "softmax"
+    """`softmax`: maps are probabilities over the cells, trained by cross-entropy; `linear`: as they come, by MSE. The
+    others answer keypoints: `dsnt` as expectations of maps, `simcc` as a class along each axis, `regression` and `rle`
+    from pooled features without a decoder, `rle` with a density of its error."""
+    dimensions: Literal[2, 3] = 2
+    """3 adds depth; of heads dsnt, regression and rle."""
+    depth_cells: PositiveInt = 16
+    """dsnt in 3 dimensions: cells along z."""
+    debiased: Mass | None = None
+    """dsnt: the expectation is freed of its pull to the middle, by the sum of the map as published or by its mean, see
+    `losses.integral`."""
+    split_ratio: PositiveFloat = 2.0
+    """simcc: bins per pixel."""
+    presence: bool = False
+    """Whether a further head says if somebody is there."""
+    classes: tuple[str, ...] = ()
+    """Classes that a further head tells apart, gestures say; none without it."""
+
+    @model_validator(mode="after")
+    def _head_can_do_that(self) -> Self:
+        if self.dimensions == 3 and self.head not in ("dsnt", "regression", "rle"):
+            raise ValueError(f"dimensions: the {self.head} head has no depth; dsnt, regression and rle have")
+        if self.debiased is not None and (self.head != "dsnt" or self.dimensions == 3):
+            raise ValueError("debiased: only the dsnt head in 2 dimensions is")
+        if len(self.classes) == 1 or len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes: at least two different names, or none")
+        return self
 
 
 class PoseNet(nn.Module):
@@ -88,7 +119,10 @@ class PoseNet(nn.Module):
 
     def features(self, at8: Tensor, at16: Tensor) -> Tensor:
         """What `trunk` gives -> (B, narrow, h / 8, w / 8), by the last stage and the decoder."""
-        at32 = self.stages[3](at16)
+        return self.decoded(at8, at16, self.stages[3](at16))
+
+    def decoded(self, at8: Tensor, at16: Tensor, at32: Tensor) -> Tensor:
+        """The last three stages' outputs -> (B, narrow, h / 8, w / 8)."""
         y = self.activation(_doubled(self.from32(at32)) + self.lateral16(at16))
         y = self.smooth16(y)
         y = self.activation(_doubled(self.from16(y)) + self.lateral8(at8))
@@ -110,14 +144,15 @@ def heatmaps(logits: Tensor, head: str, sigma_cells: float) -> Tensor:
 
 
 def multiply_adds(net: nn.Module, size: tuple[int, int]) -> int:
-    """Multiply-adds of all convolutions for one (3, height, width) crop."""
+    """Multiply-adds of all convolutions and linear layers for one (3, height, width) crop."""
     total = 0
 
-    def count(module: nn.Conv2d, _: tuple[Tensor, ...], output: Tensor) -> None:
+    def count(module: nn.Conv2d | nn.Linear, _: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
         total += output[0].numel() * module.weight[0].numel()
 
-    hooks = [each.register_forward_hook(count) for each in net.modules() if isinstance(each, nn.Conv2d)]
+    counted = [each for each in net.modules() if isinstance(each, nn.Conv2d | nn.Linear)]
+    hooks = [each.register_forward_hook(count) for each in counted]
     parameter = next(net.parameters())
     with torch.inference_mode():
         net(torch.zeros(1, 3, *size, device=parameter.device, dtype=parameter.dtype))
