@@ -108,6 +108,17 @@ class RunFolder:
             writer.writerows(history)
         partial.replace(self.path / "metrics.csv")
 
+    def metrics(self) -> list[Row]:
+        """The rows of metrics.csv; CheckpointError where no epoch is finished yet."""
+        path, rows = self.path / "metrics.csv", []
+        if path.is_file():
+            with path.open(newline="") as stream:
+                table = list(csv.DictReader(stream))
+            rows = [{name: float(value) for name, value in row.items() if value} for row in table]
+        if not rows:
+            raise CheckpointError(f"{self.path} has no finished epoch to compare")
+        return rows
+
     def load_checkpoint(self) -> dict[str, Any]:
         """The last checkpoint; CheckpointError where there is none, or it cannot be read."""
         if not self.checkpoint_file.is_file():

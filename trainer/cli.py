@@ -1,4 +1,4 @@
-"""`reppose-train`: train, evaluate and export pose models."""
+"""`reppose-train`: train, compare, evaluate and export pose models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from model_zoo.errors import ModelZooError
-from trainer.errors import TrainerError
+from trainer.errors import Interrupted, TrainerError
 
 app = typer.Typer(
     name="reppose-train",
@@ -33,6 +33,10 @@ Images = Annotated[
     ),
 ]
 
+Bundles = Annotated[
+    list[Path] | None, typer.Option(help="Folder of bundles, beside the built-in ones; repeat for more.")
+]
+
 
 @app.command()
 def train(
@@ -50,21 +54,18 @@ def train(
     processes: Annotated[
         int, typer.Option(min=0, help="Processes that share each batch; 0 = one per core or GPU.")
     ] = 0,
+    bundles: Bundles = None,
 ) -> None:
-    """Train a model, or go on where the same run was interrupted.
+    """Train a model, or go on where the same run was interrupted; started by torchrun, on several machines too.
 
     Example: reppose-train train body19-small --data ../data --out runs/first --set seed=2
     """
     from trainer import config as configuration
-    from trainer import loop
-    from trainer.checkpoint import RunFolder
+    from trainer import runs
 
     resolved = configuration.load(config, overrides)
-    folder = RunFolder(out or Path("runs") / resolved.name)
-    count = processes or loop.default_processes(accelerator)
-    loop.train(
-        resolved, data, folder, cache=folder.path.parent / "cache", accelerator=accelerator, processes=count
-    )
+    folder = out or Path("runs") / resolved.name
+    runs.train(resolved, data, folder, roots=bundles or [], accelerator=accelerator, processes=processes)
 
 
 @app.command()
@@ -77,6 +78,56 @@ def configs() -> None:
 
 
 @app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")],
+    out: Annotated[Path, typer.Option(help="PNG of the curves, one over the other.")] = Path("compare.png"),
+) -> None:
+    """Set several runs side by side: a table of where they stand, and their curves in one picture.
+
+    Example: reppose-train compare runs/first runs/second --out both.png
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from trainer import runs
+
+    names, rows = runs.compare(folders, out)
+    table = Table("", *names)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+    typer.echo(f"wrote {out}")
+
+
+@app.command()
+def bench(
+    config: Annotated[str, typer.Argument(help="YAML file, or the name of a shipped one.")],
+    data: DataRoot = Path("data"),
+    cache: Annotated[Path, typer.Option(help="Folder of decoded crops.")] = Path("runs/cache"),
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="a.b=value, changes one setting.")
+    ] = None,
+    accelerator: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the net on a CPU.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="How often both are timed, in turns.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each turn.")] = 4,
+) -> None:
+    """Measure images/s of the training loop against the bare forward and backward pass of the same net.
+
+    Example: reppose-train bench body19-small --data ../data --set phases.0.epochs=1
+    """
+    from trainer import benchmark
+    from trainer import config as configuration
+
+    typer.echo(
+        benchmark.run(
+            configuration.load(config, overrides), data, cache,
+            accelerator=accelerator, threads=threads, rounds=rounds, steps=steps,
+        )
+    )  # fmt: skip
+
+
+@app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="Bundle NAME[@VERSION], bundle folder, or run folder.")],
     on: Annotated[
@@ -84,9 +135,7 @@ def evaluate(
     ],
     data: DataRoot = Path("data"),
     images: Images = None,
-    bundles: Annotated[
-        list[Path] | None, typer.Option(help="Folder of bundles, beside the built-in ones.")
-    ] = None,
+    bundles: Bundles = None,
     decoder: Annotated[str | None, typer.Option(help="Decoder; default: the model's own.")] = None,
     per_keypoint: Annotated[
         bool, typer.Option("--per-keypoint", help="Print every keypoint's figure too.")
@@ -147,6 +196,9 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()
+    except Interrupted as stop:
+        typer.echo(str(stop), err=True)
+        sys.exit(Interrupted.STATUS)
     except (TrainerError, ModelZooError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)

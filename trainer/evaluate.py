@@ -52,9 +52,9 @@ def predict(
     net: Net,
     images: NDArray[np.uint8],
     matrices: NDArray[np.float64],
-    codec: Codec,
+    codec: Codec | None,
     decoder: str | None,
-    stride: float,
+    stride: float | None,
     batch: int = 32,
 ) -> tuple[Points, Points]:
     """Keypoints of N crops.
@@ -63,9 +63,9 @@ def predict(
         net: the net, torch or ONNX.
         images: (N, h, w, 3).
         matrices: (N, 2, 3) from picture to crop.
-        codec: how the net writes keypoints.
+        codec: how the net writes keypoints as heatmaps.
         decoder: name of the decoder; None for a net that answers keypoints itself.
-        stride: crop pixels per cell.
+        stride: crop pixels per cell of a heatmap.
         batch: crops per call of the net.
 
     Returns:
@@ -84,18 +84,19 @@ def predict(
     return geometry.apply(to_picture, geometry.cells_to_pixels(cells, stride)), scores
 
 
-def scores(net: Net, people: list[Person], manifest: BundleManifest, decoder: str) -> list[Score]:
+def scores(net: Net, people: list[Person], manifest: BundleManifest, decoder: str | None) -> list[Score]:
     """Every figure that the labels of a set allow: PCK@0.2, PCKh@0.5 with a labelled head, OKS-AP with a labelled face.
 
     Args:
         net: the net that the manifest describes.
         people: one annotated set.
         manifest: crop, codec and skeleton.
-        decoder: name of the decoder.
+        decoder: name of the decoder; None for a net that answers keypoints itself.
     """
     skeleton = skeletons.skeleton(manifest.skeleton)
     images, matrices = crops(people, manifest.input.size, manifest.input.padding)
-    points, confidence = predict(net, images, matrices, manifest.codec, decoder, manifest.heatmaps.stride)
+    stride = None if decoder is None else manifest.heatmaps.stride
+    points, confidence = predict(net, images, matrices, manifest.codec, decoder, stride)
     labelled = np.stack([person.visible for person in people]).any(axis=0)
 
     def has(*names: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -131,9 +132,7 @@ def test_it_lowers_its_loss_within_a_few_steps(name: str, root: Path) -> None:
     for part in found[0]:
         assert torch.isfinite(found[-1][part]), part
     assert found[-1]["loss"] < found[0]["loss"]
-    if made.objective.balance is None:
-        parts = found[0].keys() - {"loss"}
-        assert parts == set(made.objective.names()) - {"teacher_heatmap", "teacher_maps"} or "teacher" in name
+    assert found[0].keys() - {"loss"} <= set(made.objective.names())
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)
@@ -142,9 +141,7 @@ def test_an_unlabelled_joint_may_be_anything(name: str, root: Path) -> None:
     people = batch(config, root)
     hidden = people.weights == 0
     assert hidden.any()
-    poisoned = Batch(
-        **{name: value.clone() if torch.is_tensor(value) else value for name, value in vars(people).items()}
-    )
+    poisoned = copy.deepcopy(people)
     poisoned.points[hidden] = torch.nan
     poisoned.depth[hidden] = torch.nan
     poisoned.areas[people.presence == 0] = torch.nan
