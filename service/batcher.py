@@ -212,7 +212,9 @@ class Batcher(Generic[Item, Answer]):
         for waiting, answer in zip(batch, answers, strict=True):
             if waiting.future.done():
                 continue
-            if isinstance(answer, Exception):
+            if isinstance(answer, StopIteration):  # which a future cannot hold
+                waiting.future.set_exception(RuntimeError(f"the worker raised {answer!r}"))
+            elif isinstance(answer, Exception):
                 waiting.future.set_exception(answer)
             else:
                 waiting.future.set_result(answer)

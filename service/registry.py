@@ -100,7 +100,8 @@ class Registry:
             NotReady: nothing is loaded yet.
             UnknownModel: no such model or version.
         """
-        return self.default if reference is None else self._find(reference)
+        default = self.default
+        return default if reference is None else self._find(reference)
 
     @property
     def default(self) -> ServedModel:
@@ -113,9 +114,9 @@ class Registry:
         return iter(self._models.values())
 
     def _find(self, reference: str) -> ServedModel:
-        name, _, version = reference[:MAX_REFERENCE].partition("@")
+        reference = reference[:MAX_REFERENCE]
         try:
-            return self._models[f"{name}@{version or self._newest[name]}"]
+            return self._models[reference if "@" in reference else f"{reference}@{self._newest[reference]}"]
         except KeyError:
             known = ", ".join(sorted(self._models))
-            raise UnknownModel(f"no model {reference[:MAX_REFERENCE]!r} is served; known: {known}") from None
+            raise UnknownModel(f"no model {reference!r} is served; known: {known}") from None

@@ -152,6 +152,6 @@ def unknown_names(environment: Mapping[str, str]) -> list[str]:
     warnings = []
     for name in sorted(environment):
         if name.upper().startswith(ENV_PREFIX) and name.upper() not in known:
-            near = difflib.get_close_matches(name.upper(), known, n=1)
+            near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.75)
             warnings.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
     return warnings

@@ -1,8 +1,8 @@
 """A bundle small enough to build in a test, whose poses are known exactly: coloured discs are its keypoints.
 
 Each keypoint has a colour of its own, all equally far from the grey of the background. The graph averages each cell and
-measures how much the cell looks like each colour: 1 for the keypoint's own, 0 for the others and for grey. So a
-picture with discs painted at known places has a pose at just these places.
+measures how much the cell looks like each colour: 1 for the keypoint's own, 0 for the others and for grey. A disc
+fades towards its edge, so a picture with discs at known places has a pose at just these places.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnx
 import PIL.Image
@@ -45,7 +44,6 @@ def _directions() -> np.ndarray:
 DARKER = -np.ones(3) / 3**0.5
 """From grey towards black, which is what a crop shows outside of the picture."""
 DIRECTIONS = _directions()
-COLOURS = np.round(GREY + CONTRAST * DIRECTIONS).astype(int)
 
 
 def person(box: tuple[float, float, float, float]) -> np.ndarray:
@@ -56,13 +54,16 @@ def person(box: tuple[float, float, float, float]) -> np.ndarray:
 
 
 def paint(size: tuple[int, int], *people: np.ndarray, radius: float) -> np.ndarray:
-    """An (H, W, 3) RGB picture with a disc at every joint of every person."""
-    picture = np.full((*size, 3), GREY, np.uint8)
+    """An (H, W, 3) RGB picture with a disc at every joint of every person, its colour fullest in the middle."""
+    picture = np.full((*size, 3), float(GREY))
+    y, x = np.mgrid[: size[0], : size[1]]
     for joints in people:
-        for at, colour in zip(joints, COLOURS.tolist(), strict=True):
-            centre = np.round(at * 16).astype(int).tolist()
-            cv2.circle(picture, centre, round(radius * 16), colour, cv2.FILLED, cv2.LINE_AA, 4)
-    return picture
+        for (at_x, at_y), direction in zip(joints, DIRECTIONS, strict=True):
+            outwards = ((x - at_x) ** 2 + (y - at_y) ** 2) / radius**2
+            inside = outwards <= 1
+            fullness = 1 - (1 - ALIKE) * outwards[inside]
+            picture[inside] = GREY + CONTRAST * fullness[:, None] * direction
+    return np.round(picture).astype(np.uint8)
 
 
 def encode(picture: np.ndarray, form: str = "PNG", **options: object) -> bytes:
