@@ -28,7 +28,7 @@ from service.images import ImageLimits
 from service.metrics import StageMetrics
 from service.registry import Registry
 from service.runner import Runner
-from service.types import Box, BoxSource, Floats, Frame, Image, Options, Pose, Prediction
+from service.types import Box, BoxSource, Floats, Frame, Image, Options, Pose, Prediction, Timing
 
 SURE_SCORE = 0.3
 """A joint with at least this score in the first look counts for the box."""
@@ -50,6 +50,8 @@ class Job:
     boxes: tuple[Box, ...] | None
     decoder: Decoder
     render: bool
+    since_s: float
+    """When it was asked for, by `time.perf_counter`."""
 
 
 class Predictor:
@@ -73,11 +75,13 @@ class Predictor:
             Overloaded: the queue is full.
             NotReady: the service starts or stops.
         """
+        since_s = time.perf_counter()
         model = self._registry.get(options.model)
         self._limits.check_bytes(len(frame.data))
         if options.boxes is not None:
             self._check_boxes(options.boxes)
-        job = Job(frame, options.boxes, decoding.pick(model.manifest, options.decoder), options.render)
+        decoder = decoding.pick(model.manifest, options.decoder)
+        job = Job(frame, options.boxes, decoder, options.render, since_s)
         if wait_for_room:
             return await (await model.batcher.submit_with_room(job))
         return await model.batcher.submit(job)
@@ -106,6 +110,10 @@ class _Seen:
     source: BoxSource
     looks: list[_Look] = field(default_factory=list)
     error: Exception | None = None
+    queue_s: float = 0.0
+    decode_s: float = 0.0
+    infer_s: float = 0.0
+    batch: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -167,6 +175,7 @@ class Stages:
         """
         group: list[_Seen] = []
         held = 0
+        taken = time.perf_counter()
         for index, job in enumerate(jobs):
             started = time.perf_counter()
             try:
@@ -175,7 +184,9 @@ class Stages:
                 answers[index] = error
                 continue
             finally:
-                self._metrics.spent("decode", time.perf_counter() - started)
+                decode_s = time.perf_counter() - started
+                self._metrics.spent("decode", decode_s)
+            seen.queue_s, seen.decode_s = taken - job.since_s, decode_s
             group.append(seen)
             held += seen.image.shape[0] * seen.image.shape[1]
             if held >= self._limits.pixels:
@@ -240,6 +251,9 @@ class Stages:
             for stage, began, ended in zip(("warp", "infer", "read"), times, times[1:], strict=False):
                 self._metrics.spent(stage, ended - began)
             self._metrics.ran(len(chunk))
+            for seen in {look.seen for look in chunk}:
+                seen.infer_s += times[2] - times[1]
+                seen.batch = max(seen.batch, len(chunk))
 
     def _read(self, chunk: Sequence[_Look], heatmaps: Floats, maps: Floats) -> None:
         by_decoder: dict[str, list[int]] = {}
@@ -271,6 +285,7 @@ class Stages:
             size=seen.image.shape[:2],
             keypoints=self._manifest.keypoints,
             poses=poses,
+            timing=Timing(seen.queue_s, seen.decode_s, seen.infer_s, seen.batch),
             picture=picture,
         )
 

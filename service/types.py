@@ -65,6 +65,30 @@ class Pose:
 
 
 @dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the time of one frame went. What it shared with others of its batch counts in full."""
+
+    queue_s: float
+    """From the request to a worker."""
+    decode_s: float
+    """Bytes to pixels."""
+    infer_s: float
+    """In the net, over all calls that this frame was part of."""
+    batch: int
+    """Most crops of such a call, those of other frames included."""
+
+    def header(self, total_s: float) -> str:
+        """The value of `Server-Timing` (W3C), times in milliseconds.
+
+        Args:
+            total_s: from the arrival of the request to its answer, as the transport measured it.
+        """
+        spent = {"queue": self.queue_s, "decode": self.decode_s, "infer": self.infer_s, "total": total_s}
+        times = (f"{name};dur={seconds * 1e3:.3f}" for name, seconds in spent.items())
+        return ", ".join((*times, f'batch;desc="{self.batch}"'))
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """The answer to one frame."""
 
@@ -76,5 +100,6 @@ class Prediction:
     keypoints: tuple[str, ...]
     """Names of the K keypoints."""
     poses: tuple[Pose, ...]
+    timing: Timing
     picture: bytes | None = None
     """A PNG of the frame with the poses drawn, where that was asked for."""

@@ -25,6 +25,7 @@ from service.registry import Registry
 from service.rest import body, routes, schemas
 
 REQUEST_ID = "x-request-id"
+SERVER_TIMING = "server-timing"
 COUNTED = ("pose", "models")
 """Names of the routes that the metrics count; the others are asked by machines, all day long."""
 CLIENT_GONE = "client_gone"
@@ -34,7 +35,7 @@ _DESCRIPTION = """Photographs in, poses out. The same numbers over gRPC: `reppos
 
 Every error has the form `{"error": {"code": ..., "message": ..., "field": ...}}`; `code` is stable, `field`
 stands there where one part of the request is to blame. Send `X-Request-ID` to find a request in the service's
-log; it is sent back."""
+log; it is sent back. `Server-Timing` says where the time of a pose went."""
 
 
 def build(
@@ -109,7 +110,10 @@ class _AroundRequests:
             nonlocal http
             if message["type"] == "http.response.start":
                 http = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID] = request_id
+                if (timing := scope.get("reppose.timing")) is not None:
+                    headers[SERVER_TIMING] = timing.header(time.perf_counter() - started)
             await send(message)
 
         try:

@@ -79,6 +79,7 @@ def build(
         """
         data, query = await body.read(request, query, limits)
         prediction = await _while_connected(request, predictor, Frame(data), query.options())
+        request.scope["reppose.timing"] = prediction.timing
         if prediction.picture is not None:
             return Response(prediction.picture, media_type="image/png")
         return Response(schemas.prediction_json(prediction), media_type="application/json")

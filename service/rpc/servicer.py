@@ -19,6 +19,7 @@ from service.predictor import Predictor
 from service.rpc import convert
 
 REQUEST_ID = "x-request-id"
+SERVER_TIMING = "server-timing"
 CODE = "reppose-code"
 FIELD = "reppose-field"
 
@@ -61,7 +62,8 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         started = time.perf_counter()
         with self._call():
             try:
-                answer = convert.prediction_to(await self._predictor.predict(*convert.request_from(request)))
+                prediction = await self._predictor.predict(*convert.request_from(request))
+                answer = convert.prediction_to(prediction)
             except Exception as error:
                 report = _report(error)
                 self._note("Estimate", report.status.code, started)
@@ -69,7 +71,8 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
                 if report.field:
                     details.append((FIELD, report.field))
                 await context.abort(report.status.grpc, report.message, tuple(details))
-            context.set_trailing_metadata(((REQUEST_ID, request_id),))
+            timing = prediction.timing.header(time.perf_counter() - started)
+            context.set_trailing_metadata(((REQUEST_ID, request_id), (SERVER_TIMING, timing)))
             self._note("Estimate", status.OK, started)
             return answer
 
