@@ -1,10 +1,15 @@
-"""`reppose-zoo`: look at bundles and check them."""
+"""`reppose-zoo`: look at bundles and check them.
+
+More commands come from any installed distribution that lists a function with Typer's annotations under the entry-point
+group `reppose.zoo_commands`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +19,8 @@ from model_zoo import bundle
 from model_zoo.bundle import Bundle
 from model_zoo.errors import BundleNotFound, ModelZooError
 from model_zoo.manifest import Accuracy, BundleManifest
+
+COMMANDS_GROUP = "reppose.zoo_commands"
 
 app = typer.Typer(
     name="reppose-zoo",
@@ -116,9 +123,32 @@ def verify(
         raise typer.Exit(1)
 
 
+def add_commands(offered: Iterable[EntryPoint]) -> None:
+    """Take other distributions' commands in. One that cannot be loaded says so when it is called."""
+    own = {command.name or command.callback.__name__ for command in app.registered_commands}
+    for command in offered:
+        if command.name not in own:
+            app.command(command.name)(_loaded(command))
+
+
 def main() -> None:
     """Entry point of the command `reppose-zoo`."""
+    add_commands(entry_points(group=COMMANDS_GROUP))
     app()
+
+
+def _loaded(command: EntryPoint) -> Callable[..., None]:
+    try:
+        return command.load()
+    except Exception as error:
+        reason = f"error: {command.name} cannot be loaded from {command.value}: {error!r}"
+
+    def unusable() -> None:
+        typer.echo(reason, err=True)
+        raise typer.Exit(1)
+
+    unusable.__doc__ = "Cannot be used; call it to see why."
+    return unusable
 
 
 def _find(model: str, root: Path) -> Bundle:

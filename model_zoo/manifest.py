@@ -216,7 +216,7 @@ class Quantisation(_Document):
     command: str
     """The command that was run."""
     mean_shift_px: Annotated[float, Field(ge=0)]
-    """Mean distance of sure keypoints between both graphs, in crop pixels."""
+    """Mean distance of keypoints between both graphs, weighted by their scores, in crop pixels."""
     versions: dict[str, str]
     """Of the packages that did it."""
 

@@ -34,8 +34,8 @@ NEVER = {
 """Top-level names that no module of a package imports, at its head or inside a function."""
 
 ONLY_IN = {
-    "onnxruntime": {"service.runner", "trainer.export"},
-    "typer": {"model_zoo.cli", "service.cli", "trainer.cli"},
+    "onnxruntime": {"service.runner", "trainer.export", "trainer.quantise"},
+    "typer": {"model_zoo.cli", "service.cli", "trainer.cli", "trainer.zoo"},
     "service.settings": {"service.cli", "service.server"},
 }
 """Modules that a few alone may import. The composition root is handed settings; all below it take plain values."""

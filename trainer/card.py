@@ -123,7 +123,7 @@ def _quantisation(made: Quantisation | None) -> list[str]:
     facts = [
         ("Ranges", made.method),
         ("Calibrated on", f"{made.crops} crops of {made.data}"),
-        ("Shift", f"sure keypoints lie {made.mean_shift_px:.2f} crop px from those of fp32 in the mean"),
+        ("Shift", f"{made.mean_shift_px:.2f} crop px from the keypoints of fp32, mean weighted by score"),
         ("Command", f"`{made.command}`"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in made.versions.items())),
     ]

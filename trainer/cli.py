@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -137,6 +137,9 @@ def evaluate(
     images: Images = None,
     bundles: Bundles = None,
     decoder: Annotated[str | None, typer.Option(help="Decoder; default: the model's own.")] = None,
+    precision: Annotated[
+        Literal["fp32", "int8"], typer.Option(help="Which of a bundle's graphs is measured.")
+    ] = "fp32",
     per_keypoint: Annotated[
         bool, typer.Option("--per-keypoint", help="Print every keypoint's figure too.")
     ] = False,
@@ -152,7 +155,7 @@ def evaluate(
 
     table = Table("set", "people", "metric", "value", "decoder")
     for name, score, used in commands.evaluate(
-        model, data, on, images=images, roots=bundles or [], decoder=decoder
+        model, data, on, images=images, roots=bundles or [], decoder=decoder, precision=precision
     ):
         table.add_row(name, str(score.people), score.metric, f"{score.value:.1f}", used)
         for keypoint, value in score.per_keypoint.items() if per_keypoint else ():

@@ -1,30 +1,48 @@
-"""What `evaluate` and `export` of the command line do, as functions."""
+"""What `evaluate` and `export` of the command line and `reppose-zoo quantize` do, as functions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-from model_zoo import bundle, codecs, skeletons
+import numpy as np
+import onnx
+
+from model_zoo import bundle, codecs, geometry, skeletons
 from model_zoo.bundle import Bundle
-from model_zoo.manifest import BundleManifest
+from model_zoo.manifest import BundleManifest, Precision, Quantisation
 from model_zoo.skeletons import Skeleton
 from trainer import evaluate as measuring
 from trainer import export as exporting
+from trainer import quantise as quantising
 from trainer.checkpoint import RunFolder
 from trainer.data import people
 from trainer.data.loader import read
-from trainer.data.people import Person
+from trainer.data.people import Person, Picture
 from trainer.errors import ConfigError, DataError
 from trainer.evaluate import Net
 from trainer.metrics import Score
+from trainer.quantise import Crops, Method
 
 CROPS_COMPARED = 16
 """Real crops that the forms of a net are compared on at export."""
+CROPS_CALIBRATED = 256
+"""Crops that are looked at for a graph in 8 bits."""
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+"""Endings of what counts as a picture in a folder."""
 
 
 def evaluate(
-    model: str, root: Path, sets: list[Path], *, images: Path | None, roots: list[Path], decoder: str | None
+    model: str,
+    root: Path,
+    sets: list[Path],
+    *,
+    images: Path | None,
+    roots: list[Path],
+    decoder: str | None,
+    precision: Precision = "fp32",
 ) -> Iterator[tuple[str, Score, str]]:
     """Measure a model on several sets.
 
@@ -35,16 +53,27 @@ def evaluate(
         images: folder or indexed tar of their pictures, relative to the root; None as `people.read` says.
         roots: folders of bundles, searched before the built-in ones.
         decoder: name, or None for the model's own.
+        precision: which of a bundle's graphs.
 
     Yields:
         (set, score, decoder) for every figure that the set's labels allow.
     """
-    net, manifest = _model(model, roots)
-    used = decoder or manifest.codec.decoder
-    codecs.decoder(used)
+    net, manifest = _model(model, roots, precision)
+    used = _decoder(decoder, manifest)
     for name, found in _read(sets, images, root, skeletons.skeleton(manifest.skeleton)):
         for score in measuring.scores(net, found, manifest, used):
-            yield name, score, used
+            yield name, score, used or "none"
+
+
+def _decoder(asked: str | None, manifest: BundleManifest) -> str | None:
+    """The one asked for, or the model's own; None for a model that answers keypoints itself."""
+    if manifest.heatmaps is None:
+        if asked is not None:
+            raise ConfigError(f"{manifest.name} answers keypoints itself: no decoder can be chosen")
+        return None
+    used = asked or manifest.codec.decoder
+    codecs.decoder(used)
+    return used
 
 
 def export(
@@ -63,6 +92,68 @@ def export(
     return exporting.export(folder, out, version, crops, measured, replace=replace)
 
 
+def quantise(
+    model: str,
+    root: Path,
+    calibrate: Path,
+    sets: list[Path],
+    *,
+    out: Path,
+    images: Path | None = None,
+    roots: Sequence[Path] = (),
+    version: str | None = None,
+    count: int = CROPS_CALIBRATED,
+    method: Method | None = None,
+    replace: bool = False,
+    force: bool = False,
+) -> Bundle:
+    """Write a bundle with a graph in 8 bits beside the one in float32, and measure both.
+
+    Args:
+        model: bundle name with or without @version, or bundle folder.
+        root: data root; the other paths of data start there.
+        calibrate: what the ranges of the activations are found on: COCO-keypoints JSON, whose labels do not matter,
+            or a folder of pictures.
+        sets: COCO-keypoints JSON of sets to measure on; where there are none, a JSON that was calibrated on.
+        out: folder of bundles to write to.
+        images: folder or indexed tar of the pictures of all JSON; None as `people.read` says.
+        roots: folders of bundles, searched before the built-in ones.
+        version: of the written bundle; None is the old one with `-int8`, or, to `replace`, the old one.
+        count: of crops to look at.
+        method: of finding the ranges; None tries several.
+        replace: whether the version may exist already.
+        force: whether to write it however much 8 bits lose.
+    """
+    found = _bundle(model, list(roots))
+    images = images and root / images
+    crops = _calibration_crops(root / calibrate, images, found.manifest, count)
+    recipes = quantising.AUTOMATIC if method is None else quantising.recipes(method)
+    graph, recipe, shift_px = quantising.best(onnx.load(found.model_path), found.manifest, crops, recipes)
+    sets = sets or ([] if (root / calibrate).is_dir() else [calibrate])
+    words = [f"reppose-zoo quantize {found.name}@{found.version} --data DATA"]
+    words += [f"--calibrate {calibrate.as_posix()}", *(f"--on {each.as_posix()}" for each in sets)]
+    words += [*([] if method is None else [f"--method {method}"]), f"--crops {count}", "--out OUT"]
+    facts = Quantisation(
+        method=str(recipe),
+        data=_name(calibrate),
+        crops=len(crops),
+        command=" ".join(words),
+        mean_shift_px=round(shift_px, 3),
+        versions={name: metadata.version(name) for name in ("onnxruntime", "onnx", "numpy")},
+    )
+    skeleton = skeletons.skeleton(found.manifest.skeleton)
+    return quantising.add_to(
+        found,
+        graph,
+        facts,
+        dict(_read(sets, images, root, skeleton)),
+        out,
+        version or (found.version if replace else f"{found.version}-int8"),
+        replace=replace,
+        force=force,
+    )
+
+
 def _read(
     sets: list[Path], images: Path | None, root: Path, skeleton: Skeleton
 ) -> Iterator[tuple[str, list[Person]]]:
@@ -77,15 +168,54 @@ def _name(annotations: Path) -> str:
     return annotations.with_suffix("").as_posix()
 
 
-def _model(model: str, roots: list[Path]) -> tuple[Net, BundleManifest]:
+def _model(model: str, roots: list[Path], precision: Precision) -> tuple[Net, BundleManifest]:
     path = Path(model)
     if (path / "config.yaml").is_file():
+        if precision != "fp32":
+            raise ConfigError(f"{model} is a run: only a bundle can have a graph in 8 bits")
         return exporting.run_as_net(RunFolder(path))
+    found = _bundle(model, roots)
+    graph = found.model_path if precision == "fp32" else found.int8_path
+    if graph is None:
+        raise ConfigError(
+            f"{found.name}@{found.version} has no graph in 8 bits; `reppose-zoo quantize` makes one"
+        )
+    return exporting.OnnxNet(graph), found.manifest
+
+
+def _bundle(model: str, roots: list[Path]) -> Bundle:
+    path = Path(model)
     if path.is_dir():
-        found = bundle.read(path)
-    elif "/" in model:
+        return bundle.read(path)
+    if "/" in model:
         raise ConfigError(f"{model} is neither a bundle folder nor a run folder")
-    else:
-        name, _, version = model.partition("@")
-        found = bundle.find(name, version or None, (*roots, bundle.BUILTIN))
-    return exporting.OnnxNet(found.model_path), found.manifest
+    name, _, version = model.partition("@")
+    return bundle.find(name, version or None, (*roots, bundle.BUILTIN))
+
+
+def _calibration_crops(source: Path, images: Path | None, manifest: BundleManifest, count: int) -> Crops:
+    """At most `count` crops, evenly spread: of annotated people, or whole pictures of a folder.
+
+    Args:
+        source: COCO-keypoints JSON, or folder.
+        images: folder or indexed tar of the pictures of the JSON; None as `people.read` says.
+        manifest: whose crops are wanted.
+        count: of crops.
+    """
+    size = manifest.input.size
+    if not source.is_dir():
+        found = people.read(source, skeletons.skeleton(manifest.skeleton), images=images)
+        return measuring.crops(_spread(found, count), size, manifest.input.padding)[0]
+    pictures = sorted(each for each in source.rglob("*") if each.suffix.lower() in PICTURES)
+    if not pictures:
+        raise DataError(f"{source} holds no pictures ({', '.join(PICTURES)})")
+    crops = []
+    for each in _spread(pictures, count):
+        image = Picture(each).load()
+        box = geometry.whole_image_box(image.shape[:2])
+        crops.append(geometry.warp(image, geometry.crop_affine(box, size), size))
+    return np.stack(crops)
+
+
+def _spread(found: list[Any], count: int) -> list[Any]:
+    return [found[i] for i in np.unique(np.linspace(0, len(found) - 1, min(count, len(found))).astype(int))]

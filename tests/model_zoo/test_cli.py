@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from model_zoo import bundle
-from model_zoo.cli import app
+from model_zoo.cli import COMMANDS_GROUP, add_commands, app
 
 
 @pytest.fixture
@@ -141,6 +142,28 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_1(root, arguments, compla
 def test_a_check_of_nothing_does_not_pass(tmp_path):
     result = run("verify", "--root", tmp_path)
     assert (result.exit_code, result.stderr) == (1, f"error: no bundles under {tmp_path}\n")
+
+
+def test_other_distributions_add_commands(root, monkeypatch):
+    monkeypatch.setattr(app, "registered_commands", list(app.registered_commands))
+    offers = [
+        ("twice", "math:nothing_of_this_name"),
+        ("list", "math:pi"),
+        ("absent", "no_such_module:command"),
+    ]
+    add_commands(EntryPoint(name, value, COMMANDS_GROUP) for name, value in offers)
+    assert "toy@1" in run("list", "--root", root).stdout  # its own commands stay
+    for name, value in (offers[0], offers[2]):
+        result = run(name)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith(f"error: {name} cannot be loaded from {value}: ")
+        assert result.stderr.count("\n") == 1
+
+
+def test_an_added_command_runs(root, monkeypatch):
+    monkeypatch.setattr(app, "registered_commands", list(app.registered_commands))
+    add_commands([EntryPoint("also", "model_zoo.cli:list_bundles", COMMANDS_GROUP)])
+    assert run("also", "--root", root).stdout == run("list", "--root", root).stdout != ""
 
 
 @pytest.mark.parametrize("command", [(), ("list",), ("show",), ("verify",)])
