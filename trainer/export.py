@@ -1,8 +1,8 @@
 """From a trained run to a bundle: fuse a copy, write ONNX, compare all three nets on real crops, write the folder.
 
 The graph takes raw pixels and answers heatmaps whose best possible peak is 1 and, where the decoder can be in the
-graph, see `trainer.graph`, the keypoints in them as well. Who asks for one of the two pays for no more than that. The
-manifest stands in the graph's metadata too.
+graph, see `trainer.graph`, the keypoints in them as well. Who asks for one of the two pays for no more than that. A net
+whose head answers keypoints gives those alone. The manifest stands in the graph's metadata too.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ from trainer.checkpoint import RunFolder
 from trainer.config import RunConfig
 from trainer.data.people import Person
 from trainer.errors import ExportError
+from trainer.evaluate import Net
 from trainer.graph import INPUT, OPSET
-from trainer.nets import build
+from trainer.nets import answers, build
 from trainer.nets.build import HeadedNet
-from trainer.nets.pose import OUTPUT_STRIDE, heatmaps, multiply_adds
+from trainer.nets.pose import MAP_HEADS, OUTPUT_STRIDE, heatmaps, multiply_adds
 from trainer.nets.repvgg import deployed
 from trainer.nets.served import Torch
 
@@ -72,7 +73,7 @@ class OnnxNet:
         return self._run(OUTPUT, images)
 
     def keypoints(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(B, h, w, 3) raw crops -> (B, K, 3): x and y in crop pixels, and score; of a graph that decodes."""
+        """(B, h, w, 3) raw crops -> (B, K, 3): x and y in crop pixels, and score; of a graph that answers them."""
         return self._run(KEYPOINTS, images)
 
     def _run(self, output: str, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -92,7 +93,7 @@ def to_onnx(net: nn.Module, config: RunConfig) -> onnx.ModelProto:
     Raises:
         ExportError: the mean is no whole number from 0 to 255, so pixels cannot be normalised exactly in the graph.
     """
-    served = _Served(deployed(net), config)
+    served = (_Served if config.net.head in MAP_HEADS else _ServedKeypoints)(deployed(net), config)
     return graph.to_onnx(served, served.outputs, config.normalisation, config.phases[-1].size)
 
 
@@ -105,28 +106,9 @@ def compare(net: nn.Module, model: bytes, config: RunConfig, images: NDArray[np.
         ExportError: a difference beyond `TOLERANCE` or `TOLERANCE_PX`.
     """
     cpu = torch.device("cpu")
-    expected = Torch(net, config, cpu)(images)
-    exported = OnnxNet(model)
-    maps = {"fused": Torch(deployed(net), config, cpu)(images), "ONNX Runtime": exported(images)}
-    points, scores = _decoded(expected, config)
-    if not (sure := scores >= SURE).any():
-        sure = scores >= scores.max()  # a net that is sure of nothing is compared where it is surest
-
-    def farthest(some: NDArray[np.floating[Any]], others: NDArray[np.floating[Any]]) -> float:
-        return float(np.linalg.norm(some - others, axis=-1)[sure].max())
-
-    found = [
-        Agreement(
-            net=name,
-            heatmap=float(np.abs(each - expected).max()),
-            points_px=farthest(_decoded(each, config)[0], points),
-        )
-        for name, each in maps.items()
-    ]
-    if graph.decoder(config.codec) is not None:
-        inside = exported.keypoints(images)
-        codecs_own, _ = _decoded(maps["ONNX Runtime"], config)
-        found.append(Agreement(net="decoder in the graph", points_px=farthest(inside[..., :2], codecs_own)))
+    trained, fused = Torch(net, config, cpu), Torch(deployed(net), config, cpu)
+    agree = _agreement_of_maps if config.net.head in MAP_HEADS else _agreement_of_keypoints
+    found = agree(trained, {"fused": fused, "ONNX Runtime": OnnxNet(model)}, config, images)
     for each in found:
         if not ((each.heatmap or 0.0) <= TOLERANCE and each.points_px <= TOLERANCE_PX):
             maps = "" if each.heatmap is None else f"{each.heatmap:.2g} in its heatmaps and "
@@ -135,6 +117,46 @@ def compare(net: nn.Module, model: bytes, config: RunConfig, images: NDArray[np.
                 f"{what} by {maps}{each.points_px:.2g} px; at most {TOLERANCE} and {TOLERANCE_PX} px are accepted"
             )
     return found
+
+
+def _agreement_of_maps(
+    trained: Net, others: dict[str, Net], config: RunConfig, images: NDArray[np.uint8]
+) -> list[Agreement]:
+    expected = trained(images)
+    maps = {name: each(images) for name, each in others.items()}
+    points, scores = _decoded(expected, config)
+    found = [
+        Agreement(
+            net=name,
+            heatmap=float(np.abs(each - expected).max()),
+            points_px=_farthest(_decoded(each, config)[0], points, scores),
+        )
+        for name, each in maps.items()
+    ]
+    if graph.decoder(config.codec) is not None:
+        inside = others["ONNX Runtime"].keypoints(images)[..., :2]
+        codecs_own, _ = _decoded(maps["ONNX Runtime"], config)
+        found.append(Agreement(net="decoder in the graph", points_px=_farthest(inside, codecs_own, scores)))
+    return found
+
+
+def _agreement_of_keypoints(
+    trained: Net, others: dict[str, Net], config: RunConfig, images: NDArray[np.uint8]
+) -> list[Agreement]:
+    expected = trained.keypoints(images)
+    points, scores = expected[..., :2], expected[..., 2]
+    return [
+        Agreement(net=name, points_px=_farthest(each.keypoints(images)[..., :2], points, scores))
+        for name, each in others.items()
+    ]
+
+
+def _farthest(
+    some: NDArray[np.floating[Any]], others: NDArray[np.floating[Any]], scores: NDArray[np.floating[Any]]
+) -> float:
+    """Largest distance of sure keypoints; a net that is sure of nothing is compared where it is surest."""
+    sure = scores >= min(SURE, scores.max())
+    return float(np.linalg.norm(some - others, axis=-1)[sure].max())
 
 
 def export(
@@ -183,7 +205,7 @@ def accuracy(
     net: OnnxNet, manifest: BundleManifest, measured: dict[str, list[Person]], precision: Precision = "fp32"
 ) -> tuple[Accuracy, ...]:
     """How well a bundle's graph does on each set, with the command that prints the same."""
-    decoder = manifest.codec.decoder
+    decoder = None if manifest.heatmaps is None else manifest.codec.decoder
     option = "" if precision == "fp32" else f" --precision {precision}"
     return tuple(
         Accuracy(
@@ -191,7 +213,7 @@ def accuracy(
             metric=score.metric,
             value=round(score.value, 2),
             people=score.people,
-            decoder=decoder,
+            decoder=decoder or "none",
             command=f"reppose-train evaluate {manifest.name}@{manifest.version} --data DATA --on {name}.json{option}",
             precision=precision,
         )
@@ -207,7 +229,7 @@ def described(model: onnx.ModelProto, manifest: BundleManifest) -> bytes:
 
 
 class _Served(nn.Module):
-    """The net and the steps from its logits to what the graph answers."""
+    """A net with heatmaps, and the steps from its logits to what the graph answers."""
 
     def __init__(self, net: nn.Module, config: RunConfig) -> None:
         super().__init__()
@@ -222,6 +244,20 @@ class _Served(nn.Module):
         return maps if self.keypoints is None else (maps, self.keypoints(maps))
 
 
+class _ServedKeypoints(nn.Module):
+    """A net that answers keypoints, as the graph gives them."""
+
+    outputs = (KEYPOINTS,)
+
+    def __init__(self, net: nn.Module, config: RunConfig) -> None:
+        super().__init__()
+        self.net, self.config = net, config
+
+    def forward(self, x: Tensor) -> Tensor:
+        config = self.config
+        return answers.served(self.net(x), config.net, config.codec, config.phases[-1].size)
+
+
 def _decoded(maps: NDArray[np.float32], config: RunConfig) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Points in crop pixels and scores, by the decoder of `model_zoo.codecs`."""
     cells, scores = codecs.decoder(config.codec.decoder)(maps, config.codec)
@@ -231,7 +267,7 @@ def _decoded(maps: NDArray[np.float32], config: RunConfig) -> tuple[NDArray[np.f
 def _manifest(folder: RunFolder, config: RunConfig, net: HeadedNet, version: str) -> BundleManifest:
     height, width = config.phases[-1].size
     facts, state = folder.facts(), folder.load_checkpoint()
-    plain, decodes = deployed(net), graph.decoder(config.codec) is not None
+    plain = deployed(net)
     return BundleManifest(
         name=config.name,
         version=version,
@@ -242,16 +278,8 @@ def _manifest(folder: RunFolder, config: RunConfig, net: HeadedNet, version: str
         pixel_convention=geometry.PIXEL_CONVENTION,
         input=InputSpec(name=INPUT, height=height, width=width, padding=config.padding),
         normalisation=config.normalisation,
-        outputs=(
-            HeatmapOutput(
-                name=OUTPUT,
-                height=height // OUTPUT_STRIDE,
-                width=width // OUTPUT_STRIDE,
-                stride=OUTPUT_STRIDE,
-            ),
-            *([KeypointsOutput(name=KEYPOINTS, decoder=config.codec.decoder)] if decodes else ()),
-        ),
-        codec=config.codec,
+        outputs=_outputs(config),
+        codec=config.codec if config.net.head in MAP_HEADS else None,
         macs=multiply_adds(plain, (height, width)),
         parameters=sum(each.numel() for each in plain.parameters()),
         opset=OPSET,
@@ -270,6 +298,16 @@ def _manifest(folder: RunFolder, config: RunConfig, net: HeadedNet, version: str
             ),
         ),
     )
+
+
+def _outputs(config: RunConfig) -> tuple[HeatmapOutput | KeypointsOutput, ...]:
+    if config.net.head not in MAP_HEADS:
+        return (KeypointsOutput(name=KEYPOINTS),)
+    height, width = (side // OUTPUT_STRIDE for side in config.phases[-1].size)
+    maps = HeatmapOutput(name=OUTPUT, height=height, width=width, stride=OUTPUT_STRIDE)
+    if graph.decoder(config.codec) is None:
+        return (maps,)
+    return maps, KeypointsOutput(name=KEYPOINTS, decoder=config.codec.decoder)
 
 
 def run_as_net(folder: RunFolder) -> tuple[Torch, BundleManifest]:

@@ -36,9 +36,9 @@ def correction(logits: Tensor, *, scale: float = 1.0, mass: Mass = "sum", larges
     flat = precise(logits).flatten(2) * scale
     log_mass = flat.logsumexp(-1, keepdim=True)
     if mass == "mean":
-        log_mass = log_mass - math.log(flat.shape[-1])
+        log_mass = log_mass - torch.ones_like(flat).sum(-1, keepdim=True).log()  # a number that can be traced
     at_the_bound = -math.log1p(-1 / largest)  # the log C that gives the largest factor
-    return -1 / torch.expm1(-log_mass.clamp(min=at_the_bound))
+    return 1 / (1 - torch.exp(-log_mass.clamp(min=at_the_bound)))  # expm1 has no ONNX form
 
 
 def debiased(logits: Tensor, *, scale: float = 1.0, mass: Mass = "sum", largest: float = 10.0) -> Tensor:
