@@ -18,7 +18,7 @@ import typer
 from pydantic import ValidationError
 
 from model_zoo.errors import ModelZooError
-from service import logs, status
+from service import logs
 from service.errors import ServiceError
 from service.settings import Settings, names, unknown_names
 
@@ -129,7 +129,7 @@ def predict(
 async def _predict(
     settings: Settings, pictures: list[Path], query: dict[str, Any], render: Path | None
 ) -> bool:
-    from service import server
+    from service import server, status
     from service.rest import schemas
     from service.types import Frame
 

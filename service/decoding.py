@@ -12,6 +12,9 @@ from model_zoo import codecs, geometry
 from model_zoo.manifest import BundleManifest, Codec
 from service.types import Floats
 
+MAX_NAME = 64
+"""Longest name that is looked at."""
+
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
@@ -23,7 +26,7 @@ class Decoder:
 
 def pick(manifest: BundleManifest, name: str | None) -> Decoder:
     """The decoder of this name, or the manifest's own for None. Raises UnknownDecoder."""
-    name = manifest.codec.decoder if name is None else name
+    name = manifest.codec.decoder if name is None else name[:MAX_NAME]
     return Decoder(name, codecs.decoder(name))
 
 

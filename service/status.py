@@ -59,6 +59,10 @@ RETRY_AFTER_S = 1
 """How long a client should wait before it tries again, where trying again makes sense."""
 
 
+MAX_MESSAGE = 1000
+"""Longest message for a client, in characters; gRPC sends it as a header."""
+
+
 class Report(NamedTuple):
     """What a client is told about an error."""
 
@@ -77,4 +81,4 @@ def report(error: BaseException) -> Report:
     status = status_of(error)
     if status is INTERNAL:
         return Report(status, "the service failed to answer; its log says why", None)
-    return Report(status, str(error), getattr(error, "field", None) or status.field)
+    return Report(status, str(error)[:MAX_MESSAGE], getattr(error, "field", None) or status.field)

@@ -7,7 +7,7 @@ costs a small part of the time. A test holds the two together.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
@@ -30,9 +30,9 @@ class PoseQuery(_Schema):
     """JSON `[[x, y, width, height], ...]` in pixels of the image, one per person: x, y is the left and top edge.
     Each box must lie at least partly inside the image. The service adds the model's own context around it.
     Leave it out to have one person found."""
-    model: Annotated[str | None, Field(max_length=160)] = None
+    model: str | None = None
     """`name` (its newest version) or `name@version`, see `/v1/models`; the default model where it is left out."""
-    decoder: Annotated[str | None, Field(max_length=64)] = None
+    decoder: str | None = None
     """How heatmaps become points, see `/v1/models`; the model's own where it is left out."""
     render: bool = False
     """`true`: answer with a PNG of the image with the poses drawn, instead of JSON."""

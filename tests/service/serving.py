@@ -60,12 +60,12 @@ class Service:
         """Everything written to stderr so far."""
         return "\n".join(line if isinstance(line, str) else json.dumps(line) for line in self.lines)
 
-    def wait_for(self, message: str) -> dict[str, Any]:
-        """The first log line with this message; fails if the process ends before it."""
+    def wait_for(self, message: str, **facts: Any) -> dict[str, Any]:
+        """The first log line with this message and these facts; fails if the process ends before it."""
         deadline = time.monotonic() + START_S
         while True:
             for line in list(self.lines):
-                if isinstance(line, dict) and line["message"] == message:
+                if isinstance(line, dict) and line["message"] == message and facts.items() <= line.items():
                     return line
             if self._new.get(timeout=max(0.0, deadline - time.monotonic())) is None:
                 raise AssertionError(f"the service ended without {message!r}:\n{self.text}")
