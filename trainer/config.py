@@ -213,10 +213,10 @@ def _contradictions(config: RunConfig) -> Iterator[str]:
     for name in losses.terms():
         if name not in allowed:
             yield f"losses.{name}: not for net.head {net.head}; it has {', '.join(sorted(allowed))}"
-    if net.head == "linear" and losses.bone is not None and losses.bone.on == "coordinates":
-        yield "losses.bone.on: a linear head has no coordinates; choose heatmaps"
-    if net.head not in MAP_HEADS and losses.bone is not None and losses.bone.on == "heatmaps":
-        yield f"losses.bone.on: net.head {net.head} has no heatmaps; choose coordinates"
+    if net.head == "linear" and losses.bone is not None and losses.bone.between == "coordinates":
+        yield "losses.bone.between: a linear head has no coordinates; choose heatmaps"
+    if net.head not in MAP_HEADS and losses.bone is not None and losses.bone.between == "heatmaps":
+        yield f"losses.bone.between: net.head {net.head} has no heatmaps; choose coordinates"
     if net.dimensions == 3 and losses.integral is not None:
         yield "losses.integral: only in 2 dimensions"
     learnt = losses.coordinates

@@ -324,7 +324,7 @@ class Objective(nn.Module):
         }
 
     def _bone(self, outputs: Outputs, labels: Labels) -> Part:
-        if self.losses.bone.on == "heatmaps":
+        if self.losses.bone.between == "heatmaps":
             found = outputs["heatmaps"]
             if self.config.net.head == "softmax":
                 found = dsnt.softmax(found)

@@ -72,8 +72,8 @@ class Bone(Term):
 
     pairs: Literal["edges", "all"] = "edges"
     """The skeleton's bones, or every pair of keypoints."""
-    on: Literal["coordinates", "heatmaps"] = "coordinates"
-    """Lengths in crop widths, or differences of maps whose peak is 1."""
+    between: Literal["coordinates", "heatmaps"] = "coordinates"
+    """Lengths in crop widths, or how much the maps differ."""
 
 
 class Classification(Term):
