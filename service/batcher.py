@@ -8,7 +8,8 @@ What holds whatever happens:
 - every item gets its own answer or its own error, once;
 - a client may leave at any moment: an item cancelled while it waits is never worked on, and nobody else notices;
 - an error of a batch is the answer of that batch's items and of no others;
-- a full queue refuses at once.
+- a full queue refuses at once, and so does one that is too long for an item's deadline, by what a batch has cost of
+  late; an item whose deadline passes is answered then, and not worked on if it still waits.
 
 All methods belong to the event loop's thread; only the workers run elsewhere.
 """
@@ -26,13 +27,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from service.errors import NotReady, Overloaded
+from service.errors import DeadlineExceeded, NotReady, Overloaded
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 Work = Callable[[Sequence[Item]], Sequence[Answer | Exception]]
 """Answers a batch: one answer or error per item, in order."""
+
+
+NEWEST_SHARE = 0.1
+"""How much the newest batch counts in the learned cost of a batch."""
 
 
 class Observer(Protocol):
@@ -47,6 +52,7 @@ class _Waiting(Generic[Item, Answer]):
     item: Item
     future: asyncio.Future[Answer]
     since_s: float
+    deadline_s: float
 
 
 class Batcher(Generic[Item, Answer]):
@@ -84,6 +90,8 @@ class Batcher(Generic[Item, Answer]):
         self._queue: deque[_Waiting[Item, Answer]] = deque()
         self._changed = threading.Condition()
         self._idle = 0
+        self._busy_since_s: dict[int, float] = {}
+        self._batch_s: float | None = None
         self._stopping = False
         self._unanswered: set[asyncio.Future[Answer]] = set()
         self._hopeful: deque[asyncio.Future[None]] = deque()
@@ -95,41 +103,61 @@ class Batcher(Generic[Item, Answer]):
         """Items that wait; those being worked on are not among them."""
         return len(self._queue)
 
+    @property
+    def busy_s(self) -> float:
+        """How long the slowest worker has been at its present batch; much more than usual means that it hangs."""
+        return time.monotonic() - min(self._busy_since_s.copy().values(), default=time.monotonic())
+
     def start(self) -> None:
         """Open the workers and start their threads. Raises whatever `open_worker` raises."""
         self._loop = asyncio.get_running_loop()
         opened = [self._open_worker() for _ in self._processors]
         for number, (work, processor) in enumerate(zip(opened, self._processors, strict=True)):
             thread = threading.Thread(
-                target=self._serve, args=(work, processor), name=f"{self._name}-{number}", daemon=True
+                target=self._serve, args=(number, work, processor), name=f"{self._name}-{number}", daemon=True
             )
             thread.start()
             self._threads.append(thread)
 
-    def submit(self, item: Item) -> asyncio.Future[Answer]:
+    def submit(self, item: Item, deadline_s: float = math.inf) -> asyncio.Future[Answer]:
         """Queue an item. Cancel the future to take it back.
+
+        Args:
+            item: for the workers.
+            deadline_s: by `time.monotonic`; from then on the answer is DeadlineExceeded.
 
         Raises:
             NotReady: the batcher does not run.
             Overloaded: the queue is full.
+            DeadlineExceeded: the deadline has passed, or will have by the time that what waits is done.
         """
         if self._loop is None or self._stopping:
             raise NotReady("the service is stopping" if self._stopping else "the service is starting")
-        waiting = _Waiting(item, self._loop.create_future(), time.monotonic())
+        now = time.monotonic()
+        waiting = _Waiting(item, self._loop.create_future(), now, deadline_s)
         with self._changed:
             if len(self._queue) >= self.capacity:
                 raise Overloaded(f"{self.capacity} requests are waiting already; try again a little later")
+            if now + self._expected_s() >= deadline_s:
+                raise DeadlineExceeded("the answer would come after the deadline of the request")
             self._queue.append(waiting)
             self._changed.notify()
         self._unanswered.add(waiting.future)
         waiting.future.add_done_callback(lambda _: self._done(waiting))
+        if deadline_s < math.inf:
+            timer = self._loop.call_later(deadline_s - now, self._expire, waiting.future)
+            waiting.future.add_done_callback(lambda _: timer.cancel())
         return waiting.future
 
-    async def submit_with_room(self, item: Item) -> asyncio.Future[Answer]:
-        """Queue an item as soon as there is room, first come first served. Raises NotReady as `submit` does."""
+    async def submit_with_room(self, item: Item, deadline_s: float = math.inf) -> asyncio.Future[Answer]:
+        """Queue an item as soon as there is room, first come first served.
+
+        Raises:
+            NotReady, DeadlineExceeded: as `submit` does.
+        """
         while True:
             try:
-                return self.submit(item)
+                return self.submit(item, deadline_s)
             except Overloaded:
                 room = asyncio.get_running_loop().create_future()
                 self._hopeful.append(room)
@@ -161,18 +189,25 @@ class Batcher(Generic[Item, Answer]):
                 await asyncio.to_thread(thread.join, timeout_s)
         return not late
 
-    def _serve(self, work: Work[Item, Answer], processor: int | None) -> None:
+    def _expected_s(self) -> float:
+        """How long one more item will take. With a worker at leisure nothing: so a wrong guess can be unlearned."""
+        if self._batch_s is None or (self._idle and not self._queue):
+            return 0.0
+        batches = math.ceil((len(self._queue) + 1) / self._size)
+        return math.ceil(batches / len(self._processors)) * self._batch_s
+
+    def _serve(self, number: int, work: Work[Item, Answer], processor: int | None) -> None:
         if processor is not None:
             with contextlib.suppress(
                 OSError
             ):  # the processor was taken from us since; running is what counts
                 os.sched_setaffinity(0, {processor})
         while batch := self._take():
-            if self._observer is not None:
-                now = time.monotonic()
-                self._observer.batch_taken([now - waiting.since_s for waiting in batch])
+            started = self._busy_since_s[number] = time.monotonic()
             answers: Sequence[Answer | Exception]
             try:
+                if self._observer is not None:
+                    self._observer.batch_taken([started - waiting.since_s for waiting in batch])
                 answers = work([waiting.item for waiting in batch])
                 if len(answers) != len(batch):
                     raise RuntimeError(f"{len(batch)} items got {len(answers)} answers")
@@ -180,8 +215,9 @@ class Batcher(Generic[Item, Answer]):
                 answers = [error] * len(batch)
             except BaseException as error:  # would end the event loop if it were raised there
                 answers = [RuntimeError(f"the worker was left by {error!r}")] * len(batch)
+            spent_s = time.monotonic() - self._busy_since_s.pop(number)
             try:
-                self._loop.call_soon_threadsafe(self._deliver, batch, answers)
+                self._loop.call_soon_threadsafe(self._deliver, batch, answers, spent_s)
             except RuntimeError:
                 return  # the loop is closed, and with it everyone who waited
 
@@ -197,9 +233,10 @@ class Batcher(Generic[Item, Answer]):
                     return []
                 share = min(self._size, math.ceil(len(self._queue) / (1 + self._idle)))
                 batch: list[_Waiting[Item, Answer]] = []
+                now = time.monotonic()
                 while self._queue and len(batch) < share:
                     waiting = self._queue.popleft()
-                    if not waiting.future.cancelled():
+                    if not waiting.future.done() and now < waiting.deadline_s:
                         batch.append(waiting)
                 if self._queue:
                     self._changed.notify()
@@ -207,8 +244,13 @@ class Batcher(Generic[Item, Answer]):
                     return batch
 
     def _deliver(
-        self, batch: Sequence[_Waiting[Item, Answer]], answers: Sequence[Answer | Exception]
+        self,
+        batch: Sequence[_Waiting[Item, Answer]],
+        answers: Sequence[Answer | Exception],
+        spent_s: float,
     ) -> None:
+        known_s = spent_s if self._batch_s is None else self._batch_s
+        self._batch_s = known_s + NEWEST_SHARE * (spent_s - known_s)
         for waiting, answer in zip(batch, answers, strict=True):
             if waiting.future.done():
                 continue
@@ -220,9 +262,13 @@ class Batcher(Generic[Item, Answer]):
                 waiting.future.set_result(answer)
         self._let_in()
 
+    def _expire(self, future: asyncio.Future[Answer]) -> None:
+        if not future.done():
+            future.set_exception(DeadlineExceeded("the deadline of the request has passed"))
+
     def _done(self, waiting: _Waiting[Item, Answer]) -> None:
         self._unanswered.discard(waiting.future)
-        if waiting.future.cancelled():
+        if waiting.future.cancelled() or isinstance(waiting.future.exception(), DeadlineExceeded):
             with self._changed, contextlib.suppress(ValueError):  # not there: a worker has it already
                 self._queue.remove(waiting)
             self._let_in()

@@ -43,6 +43,10 @@ class Overloaded(ServiceError):
     """The queue is full; a later attempt may succeed."""
 
 
+class DeadlineExceeded(ServiceError):
+    """The client's deadline has passed, or would have before the answer."""
+
+
 class NotReady(ServiceError):
     """The service starts or stops."""
 

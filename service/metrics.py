@@ -60,7 +60,7 @@ class Metrics:
             collector(registry=registry)
         self.requests = Counter(
             "reppose_requests",
-            "Requests and stream frames answered; outcome is 'ok' or a code of service.status.",
+            "Requests and stream frames that ended; outcome is 'ok', 'client_gone' or the code of an error.",
             ["transport", "method", "outcome"],
             registry=registry,
         )
@@ -103,7 +103,7 @@ class Metrics:
         self.ready = Gauge("reppose_ready", "1 while the service takes requests.", registry=registry)
 
     def answered(self, transport: str, method: str, outcome: str, seconds: float) -> None:
-        """Count one request that got its answer."""
+        """Count one request that ended."""
         self.requests.labels(transport, method, outcome).inc()
         self.request_seconds.labels(transport, method).observe(seconds)
 

@@ -12,6 +12,7 @@ seen best at once, a distant person at the second look.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -62,17 +63,26 @@ class Predictor:
         self._limits = limits
         self._max_boxes = max_boxes
 
-    async def predict(self, frame: Frame, options: Options, *, wait_for_room: bool = False) -> Prediction:
+    async def predict(
+        self,
+        frame: Frame,
+        options: Options,
+        *,
+        wait_for_room: bool = False,
+        deadline_s: float = math.inf,
+    ) -> Prediction:
         """Answer one frame. Cancelling this takes the frame out of the queue.
 
         Args:
             frame: as sent.
             options: as sent.
             wait_for_room: wait where the queue is full, instead of being refused.
+            deadline_s: by `time.monotonic`; when the client will no longer want the answer.
 
         Raises:
             UnknownModel, UnknownDecoder, InvalidBoxes, InvalidImage, ImageTooLarge: the request is wrong.
             Overloaded: the queue is full.
+            DeadlineExceeded: the answer cannot come in time, or did not.
             NotReady: the service starts or stops.
         """
         since_s = time.perf_counter()
@@ -83,8 +93,8 @@ class Predictor:
         decoder = decoding.pick(model.manifest, options.decoder)
         job = Job(frame, options.boxes, decoder, options.render, since_s)
         if wait_for_room:
-            return await (await model.batcher.submit_with_room(job))
-        return await model.batcher.submit(job)
+            return await (await model.batcher.submit_with_room(job, deadline_s))
+        return await model.batcher.submit(job, deadline_s)
 
     def _check_boxes(self, boxes: tuple[Box, ...]) -> None:
         """Refuse what no frame could make right."""

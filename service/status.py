@@ -25,6 +25,9 @@ class Status(NamedTuple):
 OK = "ok"
 """The `outcome` of a request that was answered."""
 
+CLIENT_GONE = "client_gone"
+"""The `outcome` of a request whose client left before the answer."""
+
 INTERNAL = Status("internal", Http.INTERNAL_SERVER_ERROR, Grpc.INTERNAL)
 
 STATUS: dict[type[Exception], Status] = {
@@ -40,6 +43,7 @@ STATUS: dict[type[Exception], Status] = {
     ),
     errors.UnknownModel: Status("unknown_model", Http.UNPROCESSABLE_ENTITY, Grpc.INVALID_ARGUMENT, "model"),
     errors.Overloaded: Status("overloaded", Http.TOO_MANY_REQUESTS, Grpc.RESOURCE_EXHAUSTED),
+    errors.DeadlineExceeded: Status("deadline_exceeded", Http.GATEWAY_TIMEOUT, Grpc.DEADLINE_EXCEEDED),
     errors.NotReady: Status("not_ready", Http.SERVICE_UNAVAILABLE, Grpc.UNAVAILABLE),
     errors.StartupError: INTERNAL,
     zoo.ModelZooError: INTERNAL,

@@ -28,8 +28,6 @@ REQUEST_ID = "x-request-id"
 SERVER_TIMING = "server-timing"
 COUNTED = ("pose", "models")
 """Names of the routes that the metrics count; the others are asked by machines, all day long."""
-CLIENT_GONE = "client_gone"
-"""The `outcome` of a request whose client hung up before the answer."""
 
 _DESCRIPTION = """Photographs in, poses out. The same numbers over gRPC: `reppose.v1.PoseService`.
 
@@ -119,7 +117,7 @@ class _AroundRequests:
         try:
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
-            scope["reppose.outcome"] = CLIENT_GONE
+            scope["reppose.outcome"] = status.CLIENT_GONE
         except Exception as error:
             log.exception("failed to answer")
             scope["reppose.outcome"] = status.INTERNAL.code

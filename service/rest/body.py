@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import AsyncGenerator
 
 from fastapi import Request
@@ -13,10 +15,32 @@ from service.errors import InvalidRequest, UnsupportedMedia
 from service.images import ImageLimits
 from service.rest.schemas import PoseQuery
 
+TIMEOUT = "X-Request-Timeout-Ms"
+LONGEST_TIMEOUT_MS = 3_600_000
 FORM_ROOM_BYTES = 64 * 1024
 """What a multipart body may hold beside the image, and the longest of its fields."""
 
 _MAX_FIELDS = len(PoseQuery.model_fields)
+
+
+def deadline(request: Request) -> float:
+    """When the client will no longer want its answer, by `time.monotonic`; infinity where it did not say.
+
+    Raises:
+        InvalidRequest: the header is no number of milliseconds within its bounds.
+    """
+    sent = request.headers.get(TIMEOUT)
+    if sent is None:
+        return math.inf
+    try:
+        timeout_ms = float(sent)
+    except ValueError:
+        timeout_ms = math.nan
+    if not 0 < timeout_ms <= LONGEST_TIMEOUT_MS:
+        raise InvalidRequest(
+            f"{TIMEOUT} must be a number of milliseconds up to {LONGEST_TIMEOUT_MS}", field=TIMEOUT
+        )
+    return time.monotonic() + timeout_ms / 1e3
 
 
 async def read(request: Request, query: PoseQuery, limits: ImageLimits) -> tuple[bytes, PoseQuery]:

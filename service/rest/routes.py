@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from collections.abc import Coroutine
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -16,7 +17,7 @@ from service.predictor import Predictor
 from service.registry import Registry
 from service.rest import body, schemas
 from service.status import STATUS
-from service.types import Frame, Options, Prediction
+from service.types import Frame, Prediction
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _POSE_BODY = {
@@ -35,6 +36,13 @@ _POSE_BODY = {
             }
         },
     },
+}
+_TIMEOUT = {
+    "name": body.TIMEOUT,
+    "in": "header",
+    "description": "Milliseconds from the arrival of the request after which the answer is of no use. A request that "
+    "cannot be answered in time is refused at once, one that was not is answered then: both `deadline_exceeded`.",
+    "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": body.LONGEST_TIMEOUT_MS},
 }
 _POSE_ERRORS = {
     int(http): {
@@ -66,7 +74,7 @@ def build(
             200: {"content": {"image/png": {}}, "description": "The poses, or the picture"},
             **_POSE_ERRORS,
         },
-        openapi_extra={"requestBody": _POSE_BODY},
+        openapi_extra={"requestBody": _POSE_BODY, "parameters": [_TIMEOUT]},
     )
     async def estimate(request: Request, query: Annotated[schemas.PoseQuery, Query()]) -> Response:
         """Send an image as the body (or as the file `image` of a multipart form) and get one pose per box.
@@ -77,8 +85,10 @@ def build(
 
             curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' 'http://localhost:8000/v1/pose'
         """
+        deadline_s = body.deadline(request)
         data, query = await body.read(request, query, limits)
-        prediction = await _while_connected(request, predictor, Frame(data), query.options())
+        answer = predictor.predict(Frame(data), query.options(), deadline_s=deadline_s)
+        prediction = await _while_connected(request, answer)
         request.scope["reppose.timing"] = prediction.timing
         if prediction.picture is not None:
             return Response(prediction.picture, media_type="image/png")
@@ -123,11 +133,9 @@ def build(
     return router
 
 
-async def _while_connected(
-    request: Request, predictor: Predictor, frame: Frame, options: Options
-) -> Prediction:
+async def _while_connected(request: Request, prediction: Coroutine[Any, Any, Prediction]) -> Prediction:
     """Predict; a client that hangs up meanwhile takes its frame out of the queue."""
-    answer = asyncio.ensure_future(predictor.predict(frame, options))
+    answer = asyncio.ensure_future(prediction)
     gone = asyncio.ensure_future(
         request.receive()
     )  # after the body, the next message is that the client left

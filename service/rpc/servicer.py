@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -62,8 +63,13 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         started = time.perf_counter()
         with self._call():
             try:
-                prediction = await self._predictor.predict(*convert.request_from(request))
+                prediction = await self._predictor.predict(
+                    *convert.request_from(request), deadline_s=_deadline(context)
+                )
                 answer = convert.prediction_to(prediction)
+            except asyncio.CancelledError:
+                self._note("Estimate", status.CLIENT_GONE, started)
+                raise
             except Exception as error:
                 report = _report(error)
                 self._note("Estimate", report.status.code, started)
@@ -132,6 +138,9 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
             answer = pb.EstimateStreamResponse(
                 sequence=message.sequence, prediction=convert.prediction_to(prediction)
             )
+        except asyncio.CancelledError:
+            self._note("EstimateStream", status.CLIENT_GONE, started)
+            raise
         except Exception as error:
             report = _report(error)
             self._note("EstimateStream", report.status.code, started)
@@ -163,6 +172,12 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
 def _begin(context: grpc.aio.ServicerContext) -> str:
     sent = next((value for name, value in context.invocation_metadata() or () if name == REQUEST_ID), None)
     return logs.begin_request(sent)
+
+
+def _deadline(context: grpc.aio.ServicerContext) -> float:
+    """When the client's deadline passes, by `time.monotonic`; infinity where it has none."""
+    remaining_s = context.time_remaining()
+    return math.inf if remaining_s is None else time.monotonic() + remaining_s
 
 
 def _report(error: Exception) -> status.Report:

@@ -6,6 +6,7 @@ import io
 import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -35,7 +36,9 @@ def points(answer: PoseResponse, index: int = 0) -> np.ndarray:
 def answered(response: httpx.Response) -> PoseResponse:
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "application/json"
-    return PoseResponse.model_validate_json(response.content, strict=True)
+    answer = PoseResponse.model_validate_json(response.content, strict=True)
+    assert response.json() == answer.model_dump(mode="json")  # the models define what the fast path writes
+    return answer
 
 
 def refused(response: httpx.Response, http: int, code: str, field: str | None = None) -> str:
@@ -373,6 +376,35 @@ def test_a_client_that_hangs_up_disturbs_nobody(service: serving.Service, scene:
     assert not any("Traceback" in str(line) or "traceback" in str(line) for line in service.lines)
 
 
+def hang_up_after_asking(service: serving.Service, data: bytes) -> None:
+    host, port = service.url.removeprefix("http://").split(":")
+    head = (
+        b"POST /v1/pose HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
+        % len(data)
+    )
+    with socket.create_connection((host, int(port)), timeout=30) as client:
+        client.sendall(head + data)
+
+
+def test_what_a_client_no_longer_waits_for_is_not_computed(tiny_bundle_root: Path, scene: Scene) -> None:
+    """One worker is held up by a large image; those who queue behind it and leave cost nothing."""
+    large = tiny_model.encode(np.zeros((6000, 6000, 3), np.uint8), compress_level=1)
+    gone = 'reppose_requests_total{method="pose",outcome="client_gone",transport="http"} 5.0'
+    with (
+        serving.running(tiny_bundle_root, REPPOSE_BATCH__WORKERS="1", REPPOSE_BATCH__SIZE="1") as service,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        busy = [pool.submit(post, service, large) for _ in range(4)]
+        while 'reppose_queue_depth{model="tiny@2"} 3.0' not in get(service, "/metrics").text:
+            assert not any(each.done() for each in busy)
+        for _ in range(5):
+            hang_up_after_asking(service, scene.png)
+        assert [each.result().status_code for each in busy] == [200] * 4
+        text = get(service, "/metrics").text
+    assert gone in text
+    assert 'reppose_stage_seconds_count{model="tiny@2",stage="decode"} 4.0' in text
+
+
 def overload_answers(service: serving.Service, data: bytes) -> list[httpx.Response]:
     def ask(_: Any) -> httpx.Response:
         return post(service, data)
@@ -381,7 +413,7 @@ def overload_answers(service: serving.Service, data: bytes) -> list[httpx.Respon
         return list(pool.map(ask, range(48)))
 
 
-def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(tiny_bundle_root: Any) -> None:
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(tiny_bundle_root: Path) -> None:
     large = tiny_model.encode(np.full((2000, 2000, 3), 128, np.uint8))
     with serving.running(tiny_bundle_root, REPPOSE_BATCH__QUEUE="1", REPPOSE_BATCH__WORKERS="1") as small:
         answers = overload_answers(small, large)

@@ -53,7 +53,8 @@ class PoseServiceServicer:
         """One image, one answer.
 
         Errors are gRPC statuses: INVALID_ARGUMENT for everything that is wrong with the request (image, boxes, model,
-        decoder), RESOURCE_EXHAUSTED when the queue is full (try again a little later), UNAVAILABLE while the service
+        decoder), RESOURCE_EXHAUSTED when the queue is full (try again a little later), DEADLINE_EXCEEDED at once when what
+        waits already will take longer than the call's deadline, UNAVAILABLE while the service
         starts or stops, INTERNAL for a fault of the service. The trailing metadata holds `reppose-code`, the stable name of
         the error as in REST, and `reppose-field`, the field that is wrong, where there is one.
 
