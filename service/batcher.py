@@ -106,7 +106,8 @@ class Batcher(Generic[Item, Answer]):
     @property
     def busy_s(self) -> float:
         """How long the slowest worker has been at its present batch; much more than usual means that it hangs."""
-        return time.monotonic() - min(self._busy_since_s.copy().values(), default=time.monotonic())
+        now = time.monotonic()
+        return now - min((now, *self._busy_since_s.copy().values()))
 
     def start(self) -> None:
         """Open the workers and start their threads. Raises whatever `open_worker` raises."""

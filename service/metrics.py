@@ -94,6 +94,12 @@ class Metrics:
             ["model"],
             registry=registry,
         )
+        self._worker_busy = Gauge(
+            "reppose_worker_busy_seconds",
+            "How long the slowest worker has been at its present batch; one that hangs makes it grow.",
+            ["model"],
+            registry=registry,
+        )
         self._model_info = Gauge(
             "reppose_model_info",
             "1 for every model that is served.",
@@ -114,8 +120,11 @@ class Metrics:
             self._batch_crops.labels(reference),
         )
 
-    def watch_queue(self, reference: str, depth: Callable[[], int], capacity: int) -> None:
-        """Report a model's queue; `depth` is asked at each scrape."""
+    def watch_queue(
+        self, reference: str, depth: Callable[[], int], capacity: int, busy_s: Callable[[], float]
+    ) -> None:
+        """Report a model's queue and workers; `depth` and `busy_s` are asked at each scrape."""
+        self._worker_busy.labels(reference).set_function(busy_s)
         self._queue_depth.labels(reference).set_function(depth)
         self._queue_capacity.labels(reference).set(capacity)
 

@@ -57,7 +57,10 @@ class Core:
         for model in self.registry:
             model.batcher.start()
             self.metrics.watch_queue(
-                model.reference, lambda each=model: each.batcher.depth, model.batcher.capacity
+                model.reference,
+                lambda each=model: each.batcher.depth,
+                model.batcher.capacity,
+                lambda each=model: each.batcher.busy_s,
             )
             self.metrics.serves(
                 model.bundle.name,
