@@ -19,6 +19,7 @@ from torch import Tensor
 
 from trainer.config import RunConfig
 from trainer.data.loader import Batch, Loader
+from trainer.data.prefetch import ahead
 from trainer.learner import Learner, Moment
 from trainer.nets.served import normalised
 
@@ -67,7 +68,7 @@ def run(
     loader = Loader(config, root, cache, device=fabric.device)
     learner = Learner(config, fabric)
     learner.net.train()
-    batches = _endless(loader)
+    batches = ahead(_endless(loader))
     first = next(batches)
     images = normalised(first.images, config)
     turns = [

@@ -61,7 +61,7 @@ def optimiser(
     ]
     if how.kind == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=how.momentum, nesterov=how.momentum > 0)
-    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.99))
+    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.99), fused=True)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from trainer.checkpoint import Row, RunFolder
 from trainer.config import Phase, RunConfig
 from trainer.data.loader import Loader, read
 from trainer.data.people import Person
+from trainer.data.prefetch import ahead
 from trainer.distill.teacher import Teacher
 from trainer.errors import ConfigError, Interrupted
 from trainer.learner import Learner, Moment
@@ -160,7 +161,7 @@ class _Run:
         if self.step == 0:
             self.learner.start_epoch(self._now)
         self.learner.net.train()
-        batches = self.loader.epoch(self.epoch, self.step)
+        batches = ahead(self.loader.epoch(self.epoch, self.step))
         if self.fabric.is_global_zero:
             title = f"Epoch {self.epoch + 1} of {self.config.epochs}"
             batches = track(batches, title, total=len(self.loader) - self.step)

@@ -45,5 +45,5 @@ class Torch:
 
 def normalised(pixels: Tensor, config: RunConfig) -> Tensor:
     """(B, 3, h, w) raw pixels -> the net's numbers, channels_last."""
-    floats = pixels.to(torch.float32, memory_format=torch.channels_last)
-    return (floats - config.normalisation.mean) / config.normalisation.scale
+    floats = pixels.to(torch.float32, memory_format=torch.channels_last, copy=True)
+    return floats.sub_(config.normalisation.mean).div_(config.normalisation.scale)
