@@ -227,7 +227,7 @@ def test_render_answers_with_the_picture(running: Running, picture: bytes) -> No
 
 def test_a_person_is_found_without_boxes(running: Running) -> None:
     person = tiny_model.person((150.0, 60.0, 100.0, 140.0))
-    alone = tiny_model.encode(tiny_model.paint(SIZE, person, radius=6))
+    alone = tiny_model.encode(tiny_model.paint(SIZE, person, radius=12))
     (pose,) = json.loads(running.ask("/v1/pose", alone)[1])["poses"]
     assert pose["box_source"] in {"found", "image"}
     found = np.array([[each["x"], each["y"]] for each in pose["keypoints"]])

@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from model_zoo import codecs, skeletons
-from service.rest.schemas import ErrorResponse, HealthResponse, ModelsResponse, PoseResponse
+from service.rest.schemas import ErrorResponse, HealthResponse, ModelsResponse, PoseQuery, PoseResponse
 from tests import tiny_model
 from tests.service import serving
 from tests.service.conftest import Scene
@@ -287,7 +287,8 @@ def test_documentation(service: serving.Service) -> None:
     assert get(service, "/docs").status_code == 200
     document = get(service, "/openapi.json").json()
     pose = document["paths"]["/v1/pose"]["post"]
-    assert {each["name"] for each in pose["parameters"]} == {"boxes", "model", "decoder", "render"}
+    assert {each["name"] for each in pose["parameters"]} == set(PoseQuery.model_fields)
+    assert {"boxes", "model", "decoder", "render"} <= set(PoseQuery.model_fields)
     assert all(each["description"] for each in pose["parameters"])
     assert {"image/jpeg", "application/octet-stream", "multipart/form-data"} <= set(
         pose["requestBody"]["content"]
