@@ -132,6 +132,8 @@ def _quantisation(made: Quantisation | None) -> list[str]:
 
 _LIMITS = (
     "One person per crop: with several people in a box, joints of different people may mix.",
+    "Best on the kind of picture that the training sets show; the figures differ much between sets, so measure on your "
+    "own. Close-ups and people cut off by the picture's edge are rare in sets of whole people.",
     "Scores are the heights of the maps' peaks; they are no calibrated probabilities.",
     "Left and right are confused most often in views from behind and in people who are upside down.",
     "A joint outside the picture still gets a position inside the crop, with a low score.",

@@ -209,6 +209,10 @@ def _own_term(net: dict[str, Any]) -> str:
 def _contradictions(config: RunConfig) -> Iterator[str]:
     """Parts of a run that cannot go together, a line each."""
     net, losses, how = config.net, config.losses, config.distillation
+    if config.normalisation.mean not in range(256):
+        yield "normalisation.mean: choose a whole number from 0 to 255, which the graph can subtract exactly"
+    if not config.normalisation.inside_graph:
+        yield "normalisation.inside_graph: the graphs that are exported always normalise by themselves"
     allowed = TERMS_OF_HEAD[net.head] | {"presence", "class"}
     for name in losses.terms():
         if name not in allowed:

@@ -33,6 +33,13 @@ def test_the_graph_alone_carries_the_manifest(built_in: bundle.Bundle) -> None:
     assert alone == built_in.manifest.model_copy(update={"files": {}})
 
 
+def test_eight_bits_lose_at_most_one_point(built_in: bundle.Bundle) -> None:
+    figures = {(each.data, each.metric, each.precision): each.value for each in built_in.manifest.accuracy}
+    for (data, metric, precision), value in figures.items():
+        if precision == "int8" and metric == "PCK@0.2":
+            assert value >= figures[data, metric, "fp32"] - 1.0
+
+
 def test_its_card_names_data_licence_seed_and_the_three_figures(built_in: bundle.Bundle) -> None:
     card = (built_in.folder / "README.md").read_text("utf-8")
     manifest = built_in.manifest
@@ -64,16 +71,19 @@ def test_it_finds_the_person_in_a_photograph_by_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not DATA, reason="POSE_TEST_DATA does not name the folder of annotated photographs")
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize(("name", "metric"), [("body/lsp_test", "PCK@0.2"), ("body/coco17_test", "OKS-AP")])
-def test_the_card_tells_the_truth(built_in: bundle.Bundle, name: str, metric: str) -> None:
+def test_the_card_tells_the_truth(built_in: bundle.Bundle, name: str, metric: str, precision: str) -> None:
     from trainer import evaluate
     from trainer.data import people
     from trainer.export import OnnxNet
 
     manifest = built_in.manifest
     found = people.read(Path(DATA) / f"{name}.json", skeletons.skeleton(manifest.skeleton))
-    scores = evaluate.scores(OnnxNet(built_in.model_path), found, manifest, manifest.codec.decoder)
-    (claimed,) = [each for each in manifest.accuracy if (each.data, each.metric) == (name, metric)]
+    graph = built_in.model_path if precision == "fp32" else built_in.int8_path
+    scores = evaluate.scores(OnnxNet(graph), found, manifest, manifest.codec.decoder)
+    wanted = name, metric, precision
+    (claimed,) = [each for each in manifest.accuracy if (each.data, each.metric, each.precision) == wanted]
     (measured,) = [each for each in scores if each.metric == metric]
     assert measured.people == claimed.people
     assert measured.value == pytest.approx(claimed.value, abs=0.3)

@@ -98,7 +98,7 @@ def test_every_command_works_as_written(reader: Reader, service: subprocess.Pope
             (reader.folder / block["file"]).write_text(text, "utf-8")
         elif kind in {"sh", "python"} and text not in {"make serve\n", "make test\n"}:
             outputs[text] = reader.run(kind, text)
-    everything = "".join(outputs.values())
+    everything = "\n".join(outputs.values())
     assert demo.read_bytes().startswith(b"\x89PNG")
     assert (reader.folder / "pose.png").read_bytes().startswith(b"\x89PNG")
     assert re.search(r'"box_source":"(found|image)"', everything.replace(" ", ""))

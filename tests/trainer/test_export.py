@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from model_zoo import bundle, codecs, geometry
 from model_zoo.bundle import Bundle
 from model_zoo.errors import BundleExists
+from model_zoo.manifest import Normalisation
 from model_zoo.skeletons import BODY19
 from tests.trainer import people_made
 from trainer import card, commands, evaluate, export
@@ -24,7 +25,7 @@ from trainer import config as configuration
 from trainer.checkpoint import RunFolder
 from trainer.config import RunConfig
 from trainer.data import people
-from trainer.errors import CheckpointError, ExportError
+from trainer.errors import CheckpointError, ConfigError, ExportError
 from trainer.export import OnnxNet
 from trainer.nets.repvgg import MergedBlock
 from trainer.nets.served import Torch, normalised
@@ -141,7 +142,9 @@ def changed(config: RunConfig, **values: Any) -> RunConfig:
 
 @pytest.mark.parametrize("mean", [114.5, -1.0, 256.0])
 def test_a_mean_that_a_pixel_cannot_have_is_refused(trained: Any, mean: float) -> None:
-    config = changed(trained.config, normalisation={"mean": mean})
+    with pytest.raises(ConfigError, match="whole number from 0 to 255"):
+        changed(trained.config, normalisation={"mean": mean})
+    config = trained.config.model_copy(update={"normalisation": Normalisation(mean=mean)})
     with pytest.raises(ExportError, match="whole number from 0 to 255"):
         export.to_onnx(export.trained_net(trained.folder), config)
 
