@@ -1,4 +1,4 @@
-"""Pick the decoder of the request or of the manifest, and read a batch of heatmaps with it."""
+"""Pick the decoder of the request or of the manifest, and find keypoints with it: the graph's own or one of ours."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from model_zoo import codecs, geometry
+from model_zoo.errors import HeatmapError, UnknownDecoder
 from model_zoo.manifest import BundleManifest, Codec
 from service.types import Floats
 
 MAX_NAME = 64
 """Longest name that is looked at."""
+NET = "net"
+"""Name of the decoder of a net that answers keypoints by itself, without heatmaps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,24 +24,53 @@ class Decoder:
     """A decoder under the name that it was asked for by."""
 
     name: str
-    function: Callable[[Floats, Codec], tuple[Floats, Floats]]
+    function: Callable[[Floats, Codec], tuple[Floats, Floats]] | None
+    """Reads heatmaps; None for the decoder inside the graph."""
 
 
-def pick(manifest: BundleManifest, name: str | None) -> Decoder:
-    """The decoder of this name, or the manifest's own for None. Raises UnknownDecoder."""
-    name = manifest.codec.decoder if name is None else name[:MAX_NAME]
+def own(manifest: BundleManifest) -> str:
+    """Name of the decoder of a request that names none."""
+    if manifest.heatmaps is not None:
+        return manifest.codec.decoder
+    return manifest.keypoints_output.decoder or NET
+
+
+def names(manifest: BundleManifest) -> list[str]:
+    """What a request may name: with heatmaps all decoders, else the graph's own."""
+    return [own(manifest)] if manifest.heatmaps is None else sorted(codecs.decoders())
+
+
+def pick(manifest: BundleManifest, name: str | None, *, on_heatmaps: bool = False) -> Decoder:
+    """The decoder of this name, or the manifest's own for None; the graph's where it has that one.
+
+    Args:
+        manifest: of the model.
+        name: as in a request.
+        on_heatmaps: rather one of ours, since the heatmaps are needed anyway.
+
+    Raises:
+        UnknownDecoder: nobody offers it, or the model has no heatmaps for it.
+    """
+    name = own(manifest) if name is None else name[:MAX_NAME]
+    if manifest.heatmaps is None:
+        if name != own(manifest):
+            raise UnknownDecoder(f"{manifest.name} has no heatmaps; its only decoder is {own(manifest)}")
+        return Decoder(name, None)
+    inside = manifest.keypoints_output
+    if inside is not None and inside.decoder == name and not on_heatmaps:
+        return Decoder(name, None)
     return Decoder(name, codecs.decoder(name))
 
 
 def read(
-    decoder: Decoder, manifest: BundleManifest, heatmaps: Floats, crop_maps: ArrayLike
+    decoder: Decoder, manifest: BundleManifest, answer: Floats, crop_maps: ArrayLike
 ) -> tuple[Floats, Floats]:
     """Find the keypoints of a batch of crops in the frames they were cut from.
 
     Args:
         decoder: as picked.
-        manifest: of the model that made the heatmaps.
-        heatmaps: (N, K, H, W).
+        manifest: of the model that answered.
+        answer: (N, K, H, W) heatmaps, or (N, K, 3) keypoints for the decoder inside the graph.
         crop_maps: (N, 2, 3) from pixels of the frame to pixels of the crop, as `geometry.crop_affine` gives them.
 
     Returns:
@@ -47,6 +79,11 @@ def read(
     Raises:
         HeatmapError: the net gave numbers that no decoder can read.
     """
-    cells, scores = decoder.function(heatmaps, manifest.codec)
-    pixels = geometry.cells_to_pixels(cells, manifest.heatmaps.stride)
+    if decoder.function is None:
+        if not np.isfinite(answer).all():
+            raise HeatmapError("the net answered keypoints that are not finite")
+        pixels, scores = answer[..., :2], answer[..., 2]
+    else:
+        cells, scores = decoder.function(answer, manifest.codec)
+        pixels = geometry.cells_to_pixels(cells, manifest.heatmaps.stride)
     return geometry.apply(geometry.invert(crop_maps), pixels), np.clip(scores, 0.0, 1.0)

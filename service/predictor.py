@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -29,7 +29,19 @@ from service.images import ImageLimits
 from service.metrics import StageMetrics
 from service.registry import Registry
 from service.runner import Runner
-from service.types import Box, BoxSource, Floats, Frame, Image, Options, Pose, Prediction, Timing
+from service.types import (
+    Box,
+    BoxSource,
+    Comparison,
+    Floats,
+    Frame,
+    Image,
+    Options,
+    Pose,
+    Prediction,
+    Reading,
+    Timing,
+)
 
 SURE_SCORE = 0.3
 """A joint with at least this score in the first look counts for the box."""
@@ -51,6 +63,7 @@ class Job:
     boxes: tuple[Box, ...] | None
     decoder: Decoder
     render: bool
+    compare: bool
     since_s: float
     """When it was asked for, by `time.perf_counter`."""
 
@@ -90,8 +103,8 @@ class Predictor:
         self._limits.check_bytes(len(frame.data))
         if options.boxes is not None:
             self._check_boxes(options.boxes)
-        decoder = decoding.pick(model.manifest, options.decoder)
-        job = Job(frame, options.boxes, decoder, options.render, since_s)
+        decoder = decoding.pick(model.manifest, options.decoder, on_heatmaps=options.compare)
+        job = Job(frame, options.boxes, decoder, options.render, options.compare, since_s)
         if wait_for_room:
             return await (await model.batcher.submit_with_room(job, deadline_s))
         return await model.batcher.submit(job, deadline_s)
@@ -134,6 +147,7 @@ class _Look:
     box: Floats
     points: Floats | None = None
     scores: Floats | None = None
+    readings: tuple[Reading, ...] = ()
 
 
 class Stages:
@@ -242,7 +256,17 @@ class Stages:
                 seen.source, seen.looks = BoxSource.FOUND, [second]
 
     def _look(self, crops: Image, looks: Sequence[_Look]) -> None:
-        """Fill in the points and scores of every look; an error of a decoder goes to the frames that asked for it."""
+        """Fill in the points and scores of every look; an error of a decoder goes to the frames that asked for it.
+
+        The graph answers keypoints or heatmaps, so that those who want the one and the other are never in one call.
+        """
+        decoded = [look for look in looks if look.seen.job.decoder.function is None]
+        self._run(self._runner.keypoints, crops, decoded)
+        self._run(
+            self._runner.run, crops, [look for look in looks if look.seen.job.decoder.function is not None]
+        )
+
+    def _run(self, net: Callable[[Image], Floats], crops: Image, looks: Sequence[_Look]) -> None:
         for start in range(0, len(looks), self._batch_size):
             chunk = looks[start : start + self._batch_size]
             batch = crops[: len(chunk)]
@@ -254,9 +278,9 @@ class Stages:
             for look, matrix, crop in zip(chunk, maps, batch, strict=True):
                 geometry.warp(look.seen.image, matrix, spec.size, out=crop)
             times.append(time.perf_counter())
-            heatmaps = self._runner.run(batch)
+            answer = net(batch)
             times.append(time.perf_counter())
-            self._read(chunk, heatmaps, maps)
+            self._read(chunk, answer, maps)
             times.append(time.perf_counter())
             for stage, began, ended in zip(("warp", "infer", "read"), times, times[1:], strict=False):
                 self._metrics.spent(stage, ended - began)
@@ -265,7 +289,7 @@ class Stages:
                 seen.infer_s += times[2] - times[1]
                 seen.batch = max(seen.batch, len(chunk))
 
-    def _read(self, chunk: Sequence[_Look], heatmaps: Floats, maps: Floats) -> None:
+    def _read(self, chunk: Sequence[_Look], answer: Floats, maps: Floats) -> None:
         by_decoder: dict[str, list[int]] = {}
         for row, look in enumerate(chunk):
             by_decoder.setdefault(look.seen.job.decoder.name, []).append(row)
@@ -273,13 +297,25 @@ class Stages:
             decoder = chunk[rows[0]].seen.job.decoder
             picked = slice(None) if len(rows) == len(chunk) else rows  # the usual case needs no copy
             try:
-                points, scores = decoding.read(decoder, self._manifest, heatmaps[picked], maps[picked])
+                points, scores = decoding.read(decoder, self._manifest, answer[picked], maps[picked])
+                for row in rows:
+                    if chunk[row].seen.job.compare:
+                        chunk[row].readings = self._compare(answer[[row]], maps[[row]])
             except Exception as error:  # it may be anybody's plug-in
                 for row in rows:
                     chunk[row].seen.error = error
                 continue
             for row, its_points, its_scores in zip(rows, points, scores, strict=True):
                 chunk[row].points, chunk[row].scores = its_points, its_scores
+
+    def _compare(self, heatmaps: Floats, maps: Floats) -> tuple[Reading, ...]:
+        """What every decoder finds in one crop."""
+        readings = []
+        for name in decoding.names(self._manifest):
+            decoder = decoding.pick(self._manifest, name, on_heatmaps=True)
+            points, scores = decoding.read(decoder, self._manifest, heatmaps, maps)
+            readings.append(Reading(name, *_rounded(points[0], scores[0])))
+        return tuple(readings)
 
     def _prediction(self, seen: _Seen) -> Prediction:
         poses = tuple(_pose(look, seen.source) for look in seen.looks)
@@ -301,14 +337,25 @@ class Stages:
 
 
 def _pose(look: _Look, source: BoxSource) -> Pose:
-    scores = np.round(look.scores.astype(np.float64), 4)
+    points, scores = _rounded(look.points, look.scores)
     return Pose(
         box=tuple(np.round(look.box, 3).tolist()),
         box_source=source,
-        points=np.round(look.points.astype(np.float64), 3),
+        points=points,
         scores=scores,
         score=round(float(scores.mean()), 4),
+        comparison=_comparison(look.readings) if look.readings else None,
     )
+
+
+def _rounded(points: Floats, scores: Floats) -> tuple[Floats, Floats]:
+    return np.round(points.astype(np.float64), 3), np.round(scores.astype(np.float64), 4)
+
+
+def _comparison(readings: tuple[Reading, ...]) -> Comparison:
+    points = np.stack([reading.points for reading in readings])
+    distances = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    return Comparison(readings, round(float(distances.max()), 3))
 
 
 def _without_context(box: Floats, padding: float) -> Floats:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from model_zoo import bundle, skeletons
 from model_zoo.bundle import Bundle
 from model_zoo.errors import ModelZooError
-from model_zoo.manifest import BundleManifest
+from model_zoo.manifest import BundleManifest, Precision
 from model_zoo.skeletons import Skeleton
 from service.errors import NotReady, StartupError, UnknownModel
 
@@ -28,6 +28,8 @@ class ServedModel:
     bundle: Bundle
     batcher: Batcher
     """Takes `predictor.Job`, gives `types.Prediction`."""
+    precision: Precision = "fp32"
+    """What it computes in."""
 
     @property
     def manifest(self) -> BundleManifest:

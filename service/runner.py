@@ -14,7 +14,7 @@ import onnxruntime as ort
 from model_zoo import bundle
 from model_zoo.bundle import Bundle
 from model_zoo.errors import ManifestError
-from model_zoo.manifest import BundleManifest
+from model_zoo.manifest import BundleManifest, HeatmapOutput, KeypointsOutput, Precision
 from service.types import Floats, Image
 
 _ELEMENT = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
@@ -36,10 +36,11 @@ class Runner:
         _check_metadata(session, manifest)
         self.manifest = manifest
         self._session = session
-        self._outputs = [manifest.heatmaps.name]
+        self._options = ort.RunOptions()
+        self._options.only_execute_path_to_fetches = True
 
     def run(self, crops: Image) -> Floats:
-        """Run the net on a batch. May be called from many threads at once.
+        """Run the net on a batch, without the decoder that may follow it. May be called from many threads at once.
 
         Args:
             crops: (N, h, w, 3) RGB uint8 of the manifest's size.
@@ -47,13 +48,23 @@ class Runner:
         Returns:
             (N, K, H, W) float32 heatmaps.
         """
-        return self._session.run(self._outputs, {self.manifest.input.name: self._fed(crops)})[0]
+        return self._fetch(self.manifest.heatmaps, crops)
+
+    def keypoints(self, crops: Image) -> Floats:
+        """Run the net and the graph's own decoder on a batch, as `run` does; (N, K, 3) x, y in the crop, score."""
+        return self._fetch(self.manifest.keypoints_output, crops)
+
+    def _fetch(self, output: HeatmapOutput | KeypointsOutput, crops: Image) -> Floats:
+        return self._session.run([output.name], {self.manifest.input.name: self._fed(crops)}, self._options)[
+            0
+        ]
 
     def warm_up(self, size: int) -> None:
         """Run once with one crop and once with `size`, so that the first request finds all memory in place."""
         height, width = self.manifest.input.size
         for count in {1, size}:
-            self.run(np.zeros((count, height, width, 3), np.uint8))
+            for output in self.manifest.outputs:
+                self._fetch(output, np.zeros((count, height, width, 3), np.uint8))
 
     def _fed(self, crops: Image) -> np.ndarray:
         """The crops as the graph wants them; untouched for the usual graph, which takes raw NHWC pixels."""
@@ -68,13 +79,18 @@ class Runner:
         return np.ascontiguousarray(fed)
 
 
-def load(found: Bundle) -> Runner:
-    """Load the graph of a verified bundle.
+def load(found: Bundle, precision: Precision = "fp32") -> Runner:
+    """Load a graph of a verified bundle: the one that computes in this precision.
 
     Raises:
-        ManifestError: ONNX Runtime cannot load the file, or the graph is not what the manifest says.
+        ManifestError: the bundle has no such graph, ONNX Runtime cannot load it, or it is not what the manifest says.
     """
-    return Runner(_session(found.model_path), found.manifest)
+    path = found.int8_path if precision == "int8" else found.model_path
+    if path is None:
+        raise ManifestError(
+            f"{found.name}@{found.version} has no graph in {precision}; `reppose-zoo quantize` adds one"
+        )
+    return Runner(_session(path), found.manifest)
 
 
 def _session(path: Path) -> ort.InferenceSession:
@@ -92,24 +108,26 @@ def _session(path: Path) -> ort.InferenceSession:
 
 
 def _check_shapes(session: ort.InferenceSession, manifest: BundleManifest) -> None:
-    spec, heatmaps = manifest.input, manifest.heatmaps
-    if heatmaps is None:
-        raise ManifestError(f"{manifest.name}: the graph has no heatmaps, which is what this service reads")
+    spec = manifest.input
     if spec.dtype == "uint8" and not manifest.normalisation.inside_graph:
         raise ManifestError(f"{manifest.name}: a graph that takes uint8 must normalise inside")
     height, width = spec.size
     crop = [height, width, 3] if spec.layout == "NHWC" else [3, height, width]
-    maps = [len(manifest.keypoints), heatmaps.height, heatmaps.width]
     inputs = {each.name: each for each in session.get_inputs()}
     outputs = {each.name: each for each in session.get_outputs()}
-    if set(inputs) != {spec.name} or heatmaps.name not in outputs:
+    named = [output.name for output in manifest.outputs]
+    if set(inputs) != {spec.name} or not outputs.keys() >= set(named):
         raise ManifestError(
-            f"{manifest.name}: the manifest names input {spec.name} and output {heatmaps.name}, the graph has "
+            f"{manifest.name}: the manifest names input {spec.name} and output {', '.join(named)}, the graph has "
             f"{sorted(inputs)} and {sorted(outputs)}"
         )
+    made = [
+        ("output", outputs[each.name], _ELEMENT["float32"], _shape(each, manifest))
+        for each in manifest.outputs
+    ]
     for what, found, element, shape in (
         ("input", inputs[spec.name], _ELEMENT[spec.dtype], crop),
-        ("output", outputs[heatmaps.name], _ELEMENT["float32"], maps),
+        *made,
     ):
         # the first axis is the batch: it has a name instead of a number
         if found.type != element or list(found.shape[1:]) != shape or isinstance(found.shape[0], int):
@@ -117,6 +135,12 @@ def _check_shapes(session: ort.InferenceSession, manifest: BundleManifest) -> No
                 f"{manifest.name}: by its manifest the {what} is {element} [N, {', '.join(map(str, shape))}], "
                 f"the graph says {found.type} {found.shape}"
             )
+
+
+def _shape(output: HeatmapOutput | KeypointsOutput, manifest: BundleManifest) -> list[int]:
+    """Of an output, without the batch."""
+    of_each = [output.height, output.width] if isinstance(output, HeatmapOutput) else [3]
+    return [len(manifest.keypoints), *of_each]
 
 
 def _check_metadata(session: ort.InferenceSession, manifest: BundleManifest) -> None:

@@ -217,7 +217,10 @@ def _asked_to_stop(number: int, stopping: asyncio.Event) -> None:
 
 
 def _open_model(found: Bundle, settings: Settings, limits: ImageLimits, metrics: Metrics) -> ServedModel:
-    loaded = runner.load(found)
+    precision = settings.models.precision
+    if precision == "auto":
+        precision = "fp32" if found.int8_path is None else "int8"
+    loaded = runner.load(found, precision)
     loaded.warm_up(settings.batch.size)
     reference = f"{found.name}@{found.version}"
     stage_metrics = metrics.stages(reference)
@@ -236,6 +239,7 @@ def _open_model(found: Bundle, settings: Settings, limits: ImageLimits, metrics:
             observer=stage_metrics,
             name=reference,
         ),
+        precision,
     )
 
 

@@ -56,6 +56,8 @@ class ModelSettings(_Group):
     """Folders of bundles, separated by colons like PATH; every bundle in them is loaded."""
     default: str = "body19-small"
     """Model of a request that names none: `name` for its latest version, or `name@version`."""
+    precision: Literal["auto", "fp32", "int8"] = "auto"
+    """What the models compute in; auto takes 8 bits where a bundle has such a graph."""
 
     @field_validator("roots", mode="before")
     @classmethod

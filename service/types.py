@@ -47,6 +47,28 @@ class Options:
     """Name of the decoder; None for the model's own."""
     render: bool = False
     """Draw the poses on the frame as well."""
+    compare: bool = False
+    """Say what every decoder finds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one decoder finds in the heatmaps of a person."""
+
+    decoder: str
+    points: Floats
+    """As in `Pose`."""
+    scores: Floats
+    """As in `Pose`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What all decoders find in the same heatmaps."""
+
+    readings: tuple[Reading, ...]
+    disagreement_px: float
+    """Largest distance between two decoders' points for the same keypoint, in pixels of the frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +84,8 @@ class Pose:
     """(K,) 0 to 1, rounded to 1/10000."""
     score: float
     """Mean of `scores`, rounded likewise."""
+    comparison: Comparison | None = None
+    """Where it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)

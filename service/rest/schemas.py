@@ -13,10 +13,12 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from model_zoo import codecs
+from model_zoo.manifest import Precision
+from service import decoding
 from service.errors import InvalidBoxes
 from service.registry import Registry
 from service.status import Report
-from service.types import Box, BoxSource, Options, Pose, Prediction
+from service.types import Box, BoxSource, Comparison, Options, Pose, Prediction, Reading
 
 
 class _Schema(BaseModel):
@@ -36,6 +38,8 @@ class PoseQuery(_Schema):
     """How heatmaps become points, see `/v1/models`; the model's own where it is left out."""
     render: bool = False
     """`true`: answer with a PNG of the image with the poses drawn, instead of JSON."""
+    compare: bool = False
+    """`true`: every pose tells what all decoders find in it, and how far they are apart."""
 
     def options(self) -> Options:
         """As the predictor takes them. An empty string counts as left out. Raises InvalidBoxes."""
@@ -44,6 +48,7 @@ class PoseQuery(_Schema):
             model=self.model or None,
             decoder=self.decoder or None,
             render=self.render,
+            compare=self.compare,
         )
 
 
@@ -67,6 +72,22 @@ class KeypointOut(_Schema):
     """How sure the model is. Not a probability."""
 
 
+class ReadingOut(_Schema):
+    """What one decoder finds."""
+
+    decoder: str
+    keypoints: list[KeypointOut]
+
+
+class ComparisonOut(_Schema):
+    """What all decoders find in the same heatmaps."""
+
+    disagreement_px: float = Field(ge=0)
+    """Largest distance between two decoders' points for the same keypoint, in pixels of the image."""
+    readings: list[ReadingOut]
+    """One per decoder of `/v1/models`; for a model without heatmaps, the model's own only."""
+
+
 class PoseOut(_Schema):
     """One person."""
 
@@ -81,6 +102,8 @@ class PoseOut(_Schema):
     """Mean of the keypoints' scores."""
     keypoints: list[KeypointOut]
     """All joints of the model's skeleton, always in the skeleton's order."""
+    comparison: ComparisonOut | None = None
+    """With `compare=true`; left out otherwise."""
 
 
 class PoseResponse(_Schema):
@@ -137,6 +160,8 @@ class ModelOut(_Schema):
     """Context that the service adds around a box."""
     decoder: str
     """Decoder of a request that names none."""
+    precision: Precision
+    """What the model computes in."""
 
 
 class ModelsResponse(_Schema):
@@ -215,15 +240,31 @@ def prediction_json(prediction: Prediction) -> bytes:
 
 
 def _pose(pose: Pose, names: tuple[str, ...]) -> dict[str, Any]:
-    return {
+    answer = {
         "box": pose.box,
         "box_source": pose.box_source.value,
         "score": pose.score,
-        "keypoints": [
-            {"name": name, "x": x, "y": y, "score": score}
-            for name, (x, y), score in zip(names, pose.points.tolist(), pose.scores.tolist(), strict=True)
+        "keypoints": _keypoints(pose, names),
+    }
+    if pose.comparison is not None:
+        answer["comparison"] = _comparison(pose.comparison, names)
+    return answer
+
+
+def _comparison(comparison: Comparison, names: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "disagreement_px": comparison.disagreement_px,
+        "readings": [
+            {"decoder": each.decoder, "keypoints": _keypoints(each, names)} for each in comparison.readings
         ],
     }
+
+
+def _keypoints(found: Pose | Reading, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "x": x, "y": y, "score": score}
+        for name, (x, y), score in zip(names, found.points.tolist(), found.scores.tolist(), strict=True)
+    ]
 
 
 def error_json(code: str, message: str, field: str | None = None) -> bytes:
@@ -255,7 +296,8 @@ def models(registry: Registry) -> ModelsResponse:
                 bones=list(each.skeleton.bones),
                 input=ImageSize(width=each.manifest.input.width, height=each.manifest.input.height),
                 padding=each.manifest.input.padding,
-                decoder=each.manifest.codec.decoder,
+                decoder=decoding.own(each.manifest),
+                precision=each.precision,
             )
             for each in registry
         ],

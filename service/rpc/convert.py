@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from service.pb.reppose.v1 import pose_pb2 as pb
 from service.status import Report
-from service.types import BoxSource, Frame, Options, Pose, Prediction
+from service.types import BoxSource, Comparison, Frame, Options, Pose, Prediction, Reading
 
 _BOX_SOURCE = {
     BoxSource.REQUEST: pb.BOX_SOURCE_REQUEST,
@@ -16,7 +16,12 @@ _BOX_SOURCE = {
 def request_from(message: pb.EstimateRequest) -> tuple[Frame, Options]:
     """What a client asks for."""
     boxes = tuple((box.x, box.y, box.width, box.height) for box in message.boxes)
-    options = Options(boxes=boxes or None, model=message.model or None, decoder=message.decoder or None)
+    options = Options(
+        boxes=boxes or None,
+        model=message.model or None,
+        decoder=message.decoder or None,
+        compare=message.compare,
+    )
     return Frame(message.image), options
 
 
@@ -44,8 +49,23 @@ def _pose(pose: Pose, names: tuple[str, ...]) -> pb.Pose:
         box=pb.Box(x=x, y=y, width=width, height=height),
         box_source=_BOX_SOURCE[pose.box_source],
         score=pose.score,
-        keypoints=[
-            pb.Keypoint(name=name, x=px, y=py, score=score)
-            for name, (px, py), score in zip(names, pose.points.tolist(), pose.scores.tolist(), strict=True)
+        keypoints=_keypoints(pose, names),
+        comparison=pose.comparison and _comparison(pose.comparison, names),
+    )
+
+
+def _comparison(comparison: Comparison, names: tuple[str, ...]) -> pb.Comparison:
+    return pb.Comparison(
+        disagreement_px=comparison.disagreement_px,
+        readings=[
+            pb.Reading(decoder=each.decoder, keypoints=_keypoints(each, names))
+            for each in comparison.readings
         ],
     )
+
+
+def _keypoints(found: Pose | Reading, names: tuple[str, ...]) -> list[pb.Keypoint]:
+    return [
+        pb.Keypoint(name=name, x=x, y=y, score=score)
+        for name, (x, y), score in zip(names, found.points.tolist(), found.scores.tolist(), strict=True)
+    ]

@@ -90,7 +90,7 @@ MAPS = {"name": "heatmaps", "height": tiny_model.HEIGHT // 2, "width": tiny_mode
         ({"normalisation": {"mean": 1.0}}, "disagrees with the manifest on normalisation"),
         ({"codec": {"sigma_cells": 2.0}}, "disagrees with the manifest on codec"),
         ({"version": "9"}, "disagrees with the manifest on version"),
-        ({"outputs": [{"name": "points", "kind": "keypoints"}], "codec": None}, "no heatmaps"),
+        ({"outputs": [{"name": "points", "kind": "keypoints"}], "codec": None}, "output points"),
     ],
 )
 def test_a_graph_that_is_not_what_the_manifest_says(

@@ -19,16 +19,18 @@ BOX_SOURCE_FOUND: BoxSource
 BOX_SOURCE_IMAGE: BoxSource
 
 class EstimateRequest(_message.Message):
-    __slots__ = ("image", "boxes", "model", "decoder")
+    __slots__ = ("image", "boxes", "model", "decoder", "compare")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     BOXES_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DECODER_FIELD_NUMBER: _ClassVar[int]
+    COMPARE_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     boxes: _containers.RepeatedCompositeFieldContainer[Box]
     model: str
     decoder: str
-    def __init__(self, image: _Optional[bytes] = ..., boxes: _Optional[_Iterable[_Union[Box, _Mapping]]] = ..., model: _Optional[str] = ..., decoder: _Optional[str] = ...) -> None: ...
+    compare: bool
+    def __init__(self, image: _Optional[bytes] = ..., boxes: _Optional[_Iterable[_Union[Box, _Mapping]]] = ..., model: _Optional[str] = ..., decoder: _Optional[str] = ..., compare: _Optional[bool] = ...) -> None: ...
 
 class Box(_message.Message):
     __slots__ = ("x", "y", "width", "height")
@@ -65,16 +67,34 @@ class ImageSize(_message.Message):
     def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ...) -> None: ...
 
 class Pose(_message.Message):
-    __slots__ = ("box", "box_source", "score", "keypoints")
+    __slots__ = ("box", "box_source", "score", "keypoints", "comparison")
     BOX_FIELD_NUMBER: _ClassVar[int]
     BOX_SOURCE_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     KEYPOINTS_FIELD_NUMBER: _ClassVar[int]
+    COMPARISON_FIELD_NUMBER: _ClassVar[int]
     box: Box
     box_source: BoxSource
     score: float
     keypoints: _containers.RepeatedCompositeFieldContainer[Keypoint]
-    def __init__(self, box: _Optional[_Union[Box, _Mapping]] = ..., box_source: _Optional[_Union[BoxSource, str]] = ..., score: _Optional[float] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ...) -> None: ...
+    comparison: Comparison
+    def __init__(self, box: _Optional[_Union[Box, _Mapping]] = ..., box_source: _Optional[_Union[BoxSource, str]] = ..., score: _Optional[float] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ..., comparison: _Optional[_Union[Comparison, _Mapping]] = ...) -> None: ...
+
+class Comparison(_message.Message):
+    __slots__ = ("disagreement_px", "readings")
+    DISAGREEMENT_PX_FIELD_NUMBER: _ClassVar[int]
+    READINGS_FIELD_NUMBER: _ClassVar[int]
+    disagreement_px: float
+    readings: _containers.RepeatedCompositeFieldContainer[Reading]
+    def __init__(self, disagreement_px: _Optional[float] = ..., readings: _Optional[_Iterable[_Union[Reading, _Mapping]]] = ...) -> None: ...
+
+class Reading(_message.Message):
+    __slots__ = ("decoder", "keypoints")
+    DECODER_FIELD_NUMBER: _ClassVar[int]
+    KEYPOINTS_FIELD_NUMBER: _ClassVar[int]
+    decoder: str
+    keypoints: _containers.RepeatedCompositeFieldContainer[Keypoint]
+    def __init__(self, decoder: _Optional[str] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ...) -> None: ...
 
 class Keypoint(_message.Message):
     __slots__ = ("name", "x", "y", "score")
