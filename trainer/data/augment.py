@@ -134,7 +134,7 @@ def warp(store: CropStore, indices: NDArray[np.int64], drawn: Draw, size: tuple[
     ):
         np.copyto(
             near, store.images[index]
-        )  # in a line: a turned crop read straight from the store takes twice as long
+        )  # turning it straight from the store takes twice as long
         geometry.warp(near, matrix, size, out=crop)
         cv2.LUT(crop, table[None], dst=crop)
         if grey:
