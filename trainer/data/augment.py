@@ -132,9 +132,7 @@ def warp(store: CropStore, indices: NDArray[np.int64], drawn: Draw, size: tuple[
     for crop, index, matrix, table, grey in zip(
         batch, indices, drawn.matrices, drawn.tables, drawn.grey, strict=True
     ):
-        np.copyto(
-            near, store.images[index]
-        )  # turning it straight from the store takes twice as long
+        np.copyto(near, store.images[index])  # turning it straight from the store takes twice as long
         geometry.warp(near, matrix, size, out=crop)
         cv2.LUT(crop, table[None], dst=crop)
         if grey:
