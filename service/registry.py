@@ -30,6 +30,8 @@ class ServedModel:
     """Takes `predictor.Job`, gives `types.Prediction`."""
     precision: Precision = "fp32"
     """What it computes in."""
+    provider: str = "cpu"
+    """What it runs on, see `runner.PROVIDERS`."""
 
     @property
     def manifest(self) -> BundleManifest:

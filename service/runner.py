@@ -6,6 +6,7 @@ costs the least processor time, and the cores belong to the decoding of images a
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,18 @@ from model_zoo import bundle
 from model_zoo.bundle import Bundle
 from model_zoo.errors import ManifestError
 from model_zoo.manifest import BundleManifest, HeatmapOutput, KeypointsOutput, Precision
+from service.errors import StartupError
 from service.types import Floats, Image
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+"""What may run a graph, and ONNX Runtime's name for it."""
+AUTO = ("cuda", "cpu")
+"""What `auto` tries, in this order. The others are worth it only where somebody has measured that."""
 
 _ELEMENT = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 
@@ -35,6 +47,8 @@ class Runner:
         _check_shapes(session, manifest)
         _check_metadata(session, manifest)
         self.manifest = manifest
+        self.provider = next(name for name, full in PROVIDERS.items() if full == session.get_providers()[0])
+        """What runs the graph, by its name in PROVIDERS."""
         self._session = session
         self._options = ort.RunOptions()
         self._options.only_execute_path_to_fetches = True
@@ -79,10 +93,16 @@ class Runner:
         return np.ascontiguousarray(fed)
 
 
-def load(found: Bundle, precision: Precision = "fp32") -> Runner:
-    """Load a graph of a verified bundle: the one that computes in this precision.
+def load(found: Bundle, precision: Precision = "fp32", provider: str = "cpu") -> Runner:
+    """Load a graph of a verified bundle.
+
+    Args:
+        found: the bundle.
+        precision: what the graph computes in.
+        provider: what runs it: one of PROVIDERS, which must be there, or `auto` for the first of AUTO that is.
 
     Raises:
+        StartupError: the provider is not there.
         ManifestError: the bundle has no such graph, ONNX Runtime cannot load it, or it is not what the manifest says.
     """
     path = found.int8_path if precision == "int8" else found.model_path
@@ -90,10 +110,32 @@ def load(found: Bundle, precision: Precision = "fp32") -> Runner:
         raise ManifestError(
             f"{found.name}@{found.version} has no graph in {precision}; `reppose-zoo quantize` adds one"
         )
-    return Runner(_session(path), found.manifest)
+    return Runner(_session(path, provider), found.manifest)
 
 
-def _session(path: Path) -> ort.InferenceSession:
+def _session(path: Path, provider: str) -> ort.InferenceSession:
+    """With the provider that was asked for. ONNX Runtime itself would fall back to the processor and only log it."""
+    if provider == "auto":
+        for name in AUTO[:-1]:
+            with contextlib.suppress(StartupError):
+                return _session(path, name)
+        return _session(path, AUTO[-1])
+    offered = ort.get_available_providers()
+    if PROVIDERS[provider] not in offered:
+        raise StartupError(
+            f"this ONNX Runtime cannot run models by {provider}, only by {', '.join(offered)}; "
+            "REPPOSE_MODELS__PROVIDER chooses, and the README says what to install"
+        )
+    session = _open(path, PROVIDERS[provider])
+    if session.get_providers()[0] != PROVIDERS[provider]:
+        raise StartupError(
+            f"ONNX Runtime could not start {provider} for {path} and took {session.get_providers()[0]} instead: "
+            "its driver or libraries are missing, see the lines above"
+        )
+    return session
+
+
+def _open(path: Path, provider: str) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -102,7 +144,7 @@ def _session(path: Path) -> ort.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(path, options, providers=[provider], enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise ManifestError(f"{path}: ONNX Runtime cannot load it: {error}") from error
 

@@ -220,7 +220,7 @@ def _open_model(found: Bundle, settings: Settings, limits: ImageLimits, metrics:
     precision = settings.models.precision
     if precision == "auto":
         precision = "fp32" if found.int8_path is None else "int8"
-    loaded = runner.load(found, precision)
+    loaded = runner.load(found, precision, settings.models.provider)
     loaded.warm_up(settings.batch.size)
     reference = f"{found.name}@{found.version}"
     stage_metrics = metrics.stages(reference)
@@ -240,6 +240,7 @@ def _open_model(found: Bundle, settings: Settings, limits: ImageLimits, metrics:
             name=reference,
         ),
         precision,
+        loaded.provider,
     )
 
 

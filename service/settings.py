@@ -58,6 +58,8 @@ class ModelSettings(_Group):
     """Model of a request that names none: `name` for its latest version, or `name@version`."""
     precision: Literal["auto", "fp32", "int8"] = "auto"
     """What the models compute in; auto takes 8 bits where a bundle has such a graph."""
+    provider: Literal["auto", "cpu", "cuda", "tensorrt", "openvino"] = "cpu"
+    """What runs the models; one that is not there ends the start, only auto goes from cuda to cpu by itself."""
 
     @field_validator("roots", mode="before")
     @classmethod

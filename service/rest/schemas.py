@@ -162,6 +162,8 @@ class ModelOut(_Schema):
     """Decoder of a request that names none."""
     precision: Precision
     """What the model computes in."""
+    provider: str
+    """What it runs on: `cpu`, `cuda`, `tensorrt` or `openvino`."""
 
 
 class ModelsResponse(_Schema):
@@ -298,6 +300,7 @@ def models(registry: Registry) -> ModelsResponse:
                 padding=each.manifest.input.padding,
                 decoder=decoding.own(each.manifest),
                 precision=each.precision,
+                provider=each.provider,
             )
             for each in registry
         ],
