@@ -106,6 +106,12 @@ class Metrics:
             ["model", "version", "skeleton", "default"],
             registry=registry,
         )
+        self.reloads = Counter(
+            "reppose_reloads",
+            "Times that the models were read again; outcome is 'ok' or 'failed'.",
+            ["outcome"],
+            registry=registry,
+        )
         self.ready = Gauge("reppose_ready", "1 while the service takes requests.", registry=registry)
 
     def answered(self, transport: str, method: str, outcome: str, seconds: float) -> None:
@@ -119,6 +125,11 @@ class Metrics:
             {stage: self._stage_seconds.labels(reference, stage) for stage in STAGES},
             self._batch_crops.labels(reference),
         )
+
+    def forget_models(self) -> None:
+        """Drop what is reported of single models at present; counts of the past stay."""
+        for gauge in (self._queue_depth, self._queue_capacity, self._worker_busy, self._model_info):
+            gauge.clear()
 
     def watch_queue(
         self, reference: str, depth: Callable[[], int], capacity: int, busy_s: Callable[[], float]

@@ -24,7 +24,7 @@ from model_zoo import geometry
 from model_zoo.skeletons import Skeleton
 from service import decoding, images, render
 from service.decoding import Decoder
-from service.errors import InvalidBoxes
+from service.errors import InvalidBoxes, NotReady
 from service.images import ImageLimits
 from service.metrics import StageMetrics
 from service.registry import Registry
@@ -103,11 +103,20 @@ class Predictor:
         self._limits.check_bytes(len(frame.data))
         if options.boxes is not None:
             self._check_boxes(options.boxes)
-        decoder = decoding.pick(model.manifest, options.decoder, on_heatmaps=options.compare)
-        job = Job(frame, options.boxes, decoder, options.render, options.compare, since_s)
-        if wait_for_room:
-            return await (await model.batcher.submit_with_room(job, deadline_s))
-        return await model.batcher.submit(job, deadline_s)
+        while True:
+            decoder = decoding.pick(model.manifest, options.decoder, on_heatmaps=options.compare)
+            job = Job(frame, options.boxes, decoder, options.render, options.compare, since_s)
+            if not wait_for_room:
+                return await model.batcher.submit(job, deadline_s)
+            try:
+                answer = await model.batcher.submit_with_room(job, deadline_s)
+            except NotReady:
+                successor = self._registry.get(options.model)
+                if successor is model:
+                    raise
+                model = successor  # it was replaced while this frame waited for room
+            else:
+                return await answer
 
     def _check_boxes(self, boxes: tuple[Box, ...]) -> None:
         """Refuse what no frame could make right."""

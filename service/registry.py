@@ -66,16 +66,46 @@ def read_bundles(roots: Sequence[Path]) -> list[Bundle]:
     return [bundle.find(name, version, roots) for name, version in sorted(wanted)]
 
 
+@dataclass(frozen=True, eq=False)
+class Lineup:
+    """Models that may be served together."""
+
+    models: dict[str, ServedModel]
+    """By `name@version`."""
+    newest: dict[str, str]
+    """Version by name."""
+    default_reference: str
+    """`name` or `name@version`."""
+
+    @property
+    def default(self) -> ServedModel:
+        """The model of a request that names none. Raises UnknownModel."""
+        return self.find(self.default_reference)
+
+    def find(self, reference: str) -> ServedModel:
+        """The model of this `name` (its newest version) or `name@version`. Raises UnknownModel."""
+        reference = reference[:MAX_REFERENCE]
+        try:
+            return self.models[reference if "@" in reference else f"{reference}@{self.newest[reference]}"]
+        except KeyError:
+            known = ", ".join(sorted(self.models))
+            raise UnknownModel(f"no model {reference!r} is served; known: {known}") from None
+
+
 class Registry:
-    """The served models. Empty until `load` was called."""
+    """The served models. Empty until `load` was called, or `swap` with what `prepare` gave."""
 
     def __init__(self) -> None:
-        self._models: dict[str, ServedModel] = {}
-        self._newest: dict[str, str] = {}
-        self._default: ServedModel | None = None
+        self._lineup: Lineup | None = None
 
     def load(self, roots: Sequence[Path], default: str, open_model: Callable[[Bundle], ServedModel]) -> None:
-        """Open every bundle under the roots.
+        """Serve every bundle under the roots; arguments and errors are those of `prepare`."""
+        self.swap(self.prepare(roots, default, open_model))
+
+    def prepare(
+        self, roots: Sequence[Path], default: str, open_model: Callable[[Bundle], ServedModel]
+    ) -> Lineup:
+        """Open every bundle under the roots; one that is served already, with the same files, stays as it is.
 
         Args:
             roots: folders of bundles.
@@ -85,17 +115,31 @@ class Registry:
         Raises:
             StartupError: a bundle is missing, broken, or cannot be loaded.
         """
+        served = {each.reference: each for each in self}
+
+        def opened(found: Bundle) -> ServedModel:
+            old = served.get(f"{found.name}@{found.version}")
+            return old if old is not None and old.bundle == found else open_model(found)
+
         try:
             found = read_bundles(roots)
-            models = {each.reference: each for each in map(open_model, found)}
+            models = {each.reference: each for each in map(opened, found)}
             newest = {name: bundle.find(name, None, roots).version for name in {each.name for each in found}}
         except ModelZooError as error:
             raise StartupError(str(error)) from error
-        self._models, self._newest = models, newest
+        lineup = Lineup(models, newest, default)
         try:
-            self._default = self._find(default)
+            lineup.find(default)
         except UnknownModel as error:
             raise StartupError(f"the default model is missing: {error}") from error
+        return lineup
+
+    def swap(self, lineup: Lineup) -> list[ServedModel]:
+        """Serve these models from now on; gives those that are served no more."""
+        stay = set(lineup.models.values())
+        leave = [model for model in self if model not in stay]
+        self._lineup = lineup
+        return leave
 
     def get(self, reference: str | None) -> ServedModel:
         """The model of this `name` (its newest version) or `name@version`; the default one for None.
@@ -104,23 +148,18 @@ class Registry:
             NotReady: nothing is loaded yet.
             UnknownModel: no such model or version.
         """
-        default = self.default
-        return default if reference is None else self._find(reference)
+        lineup = self._loaded()
+        return lineup.default if reference is None else lineup.find(reference)
 
     @property
     def default(self) -> ServedModel:
         """The model of a request that names none. Raises NotReady before `load` is through."""
-        if self._default is None:
-            raise NotReady("the models are being loaded")
-        return self._default
+        return self._loaded().default
 
     def __iter__(self) -> Iterator[ServedModel]:
-        return iter(self._models.values())
+        return iter(() if self._lineup is None else self._lineup.models.values())
 
-    def _find(self, reference: str) -> ServedModel:
-        reference = reference[:MAX_REFERENCE]
-        try:
-            return self._models[reference if "@" in reference else f"{reference}@{self._newest[reference]}"]
-        except KeyError:
-            known = ", ".join(sorted(self._models))
-            raise UnknownModel(f"no model {reference!r} is served; known: {known}") from None
+    def _loaded(self) -> Lineup:
+        if self._lineup is None:
+            raise NotReady("the models are being loaded")
+        return self._lineup

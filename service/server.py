@@ -46,16 +46,26 @@ class Core:
     limits: ImageLimits
 
     async def load(self, settings: Settings) -> None:
-        """Load every model and start its workers. Raises StartupError."""
+        """Load every model and start its workers; those that run already and are no longer there, or not the same,
+        make room at once and finish what they have accepted. An error leaves everything as it was.
+
+        Raises:
+            StartupError: a bundle is missing, broken, or cannot be loaded.
+        """
         cv2.setNumThreads(1)  # the workers are the threads
-        await asyncio.to_thread(
-            self.registry.load,
+        lineup = await asyncio.to_thread(
+            self.registry.prepare,
             settings.models.roots,
             settings.models.default,
             lambda found: _open_model(found, settings, self.limits, self.metrics),
         )
+        served = set(self.registry)
+        for model in lineup.models.values():
+            if model not in served:
+                model.batcher.start()
+        leaving = self.registry.swap(lineup)
+        self.metrics.forget_models()
         for model in self.registry:
-            model.batcher.start()
             self.metrics.watch_queue(
                 model.reference,
                 lambda each=model: each.batcher.depth,
@@ -68,6 +78,7 @@ class Core:
                 model.manifest.skeleton,
                 default=model is self.registry.default,
             )
+        await asyncio.gather(*(model.batcher.stop(settings.drain.timeout_s) for model in leaving))
 
     async def stop(self, timeout_s: float) -> bool:
         """Finish what waits and stop the workers; whether all of it was finished in time."""
@@ -113,6 +124,7 @@ class Server:
         self.grpc_port: int = self._rpc.port
         self._http = _Http(self._uvicorn_config())
         self._http_task: asyncio.Task[None] | None = None
+        self._loading = asyncio.Lock()
 
     async def start(self) -> None:
         """Listen, load the models, say ready. Raises StartupError; call `stop` then as well."""
@@ -128,9 +140,22 @@ class Server:
                 grpc_port=self.grpc_port,
             ),
         )
-        await self._core.load(settings)
+        async with self._loading:
+            await self._core.load(settings)
         await self._say(None)
         log.info("ready", extra=facts(models=[model.reference for model in self._core.registry]))
+
+    async def reload(self) -> None:
+        """Serve what is under the roots now; where that fails, go on with what is served."""
+        async with self._loading:
+            try:
+                await self._core.load(self._settings)
+            except Exception as error:
+                self._core.metrics.reloads.labels("failed").inc()
+                log.error("not reloaded, the models stay as they are", exc_info=error)
+            else:
+                self._core.metrics.reloads.labels("ok").inc()
+                log.info("reloaded", extra=facts(models=[model.reference for model in self._core.registry]))
 
     async def stop(self) -> bool:
         """Drain and stop; whether everything that was accepted was answered in time."""
@@ -139,7 +164,8 @@ class Server:
         await asyncio.sleep(drain.notice_s)
         self._http.should_exit = True
         await asyncio.gather(self._rpc.stop(drain.timeout_s), self._http_ended())
-        finished = await self._core.stop(drain.timeout_s)
+        async with self._loading:
+            finished = await self._core.stop(drain.timeout_s)
         log.info("stopped", extra=facts(finished=finished))
         return finished
 
@@ -178,7 +204,7 @@ class Server:
 
 
 def run(settings: Settings) -> bool:
-    """Serve until SIGTERM or SIGINT; a second signal ends the process at once.
+    """Serve until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP reads the models again.
 
     Returns:
         Whether everything that was accepted was answered in time.
@@ -195,6 +221,14 @@ async def _serve(settings: Settings) -> bool:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _asked_to_stop, number, stopping)
     server = Server(settings)
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(server.reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
     starting = asyncio.create_task(server.start())
     asked = asyncio.create_task(stopping.wait())
     try:

@@ -1,0 +1,129 @@
+"""SIGHUP reads the bundles again: models come and go, and no request notices."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from model_zoo.bundle import Bundle
+from service.errors import StartupError
+from service.pb.reppose.v1 import pose_pb2 as pb
+from service.pb.reppose.v1 import pose_pb2_grpc
+from service.registry import Registry, ServedModel
+from tests import tiny_model
+from tests.service import serving
+from tests.service.conftest import Scene
+
+
+def opened(bundle: Bundle) -> ServedModel:
+    return ServedModel(bundle, batcher=None)  # nobody asks it anything here
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder that a test may change: `tiny` in versions 1 and 2."""
+    for version in ("1", "2"):
+        tiny_model.write(tmp_path, version=version)
+    return tmp_path
+
+
+def test_what_is_unchanged_stays_and_what_changed_is_opened_again(root: Path) -> None:
+    registry = Registry()
+    registry.load([root], "tiny", opened)
+    before = {each.reference: each for each in registry}
+    shutil.rmtree(root / "tiny" / "2")
+    tiny_model.write(root, version="2", description="another")
+    tiny_model.write(root, version="3")
+    lineup = registry.prepare([root], "tiny", opened)
+    assert registry.default is before["tiny@2"]  # until the swap
+    assert registry.swap(lineup) == [before["tiny@2"]]
+    assert registry.get("tiny@1") is before["tiny@1"]
+    assert registry.get("tiny@2").manifest.description == "another"
+    assert registry.default.reference == "tiny@3"
+
+
+def test_a_failure_changes_nothing(root: Path) -> None:
+    registry = Registry()
+    registry.load([root], "tiny@2", opened)
+    before = list(registry)
+    shutil.rmtree(root / "tiny" / "2")
+    with pytest.raises(StartupError, match="default model is missing"):
+        registry.load([root], "tiny@2", opened)
+    (root / "tiny" / "1" / "model.onnx").write_bytes(b"broken")
+    with pytest.raises(StartupError):
+        registry.load([root], "tiny", opened)
+    assert list(registry) == before
+    assert registry.default.reference == "tiny@2"
+
+
+def versions(service: serving.Service) -> list[str]:
+    return [each["version"] for each in serving.get(service, "/v1/models").json()["models"]]
+
+
+class Clients:
+    """One thread that posts and one that streams, until they are told to stop."""
+
+    def __init__(self, service: serving.Service, data: bytes) -> None:
+        self._service, self._data = service, data
+        self._stop = threading.Event()
+        self.answers: list[str] = []
+        self._threads = [threading.Thread(target=each) for each in (self._post, self._stream)]
+        for thread in self._threads:
+            thread.start()
+
+    def _post(self) -> None:
+        while not self._stop.is_set():
+            response = serving.post(self._service, self._data)
+            if response.status_code != 429:  # the stream fills the small queue; who is refused asks again
+                self.answers.append(response.json()["version"] if response.is_success else response.text)
+
+    def _stream(self) -> None:
+        def frames() -> Iterator[pb.EstimateStreamRequest]:
+            while not self._stop.is_set():
+                yield pb.EstimateStreamRequest(frame=pb.EstimateRequest(image=self._data))
+
+        with grpc.insecure_channel(self._service.target) as channel:
+            for answer in pose_pb2_grpc.PoseServiceStub(channel).EstimateStream(frames()):
+                self.answers.append(answer.prediction.version or str(answer.error))
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_models_are_swapped_under_load(root: Path, scene: Scene) -> None:
+    with serving.running(root, REPPOSE_BATCH__QUEUE="4", REPPOSE_LOG__REQUESTS="false") as service:
+        clients = Clients(service, scene.png)
+        try:
+            shutil.rmtree(root / "tiny" / "2")
+            tiny_model.write(root, version="3")
+            service.terminate(signal.SIGHUP)
+            service.wait_for("reloaded")
+        finally:
+            clients.stop()
+        assert set(clients.answers) <= {"2", "3"}, clients.answers
+        assert versions(service) == ["1", "3"]
+        assert serving.post(service, scene.png).json()["version"] == "3"
+        assert serving.post(service, scene.png, model="tiny@2").json()["error"]["code"] == "unknown_model"
+        metrics = serving.get(service, "/metrics").text
+        assert 'reppose_reloads_total{outcome="ok"} 1.0' in metrics
+        assert 'reppose_model_info{default="true",model="tiny",skeleton="body19",version="3"} 1.0' in metrics
+        assert 'reppose_queue_depth{model="tiny@2"}' not in metrics
+
+
+def test_a_broken_bundle_leaves_the_old_models_at_work(root: Path, scene: Scene) -> None:
+    with serving.running(root) as service:
+        (root / "tiny" / "2" / "model.onnx").write_bytes(b"broken")
+        service.terminate(signal.SIGHUP)
+        service.wait_for("not reloaded, the models stay as they are")
+        assert serving.post(service, scene.png).json()["version"] == "2"
+        assert versions(service) == ["1", "2"]
+        assert 'reppose_reloads_total{outcome="failed"} 1.0' in serving.get(service, "/metrics").text
+        assert serving.get(service, "/healthz/ready").status_code == 200
