@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from statistics import median
 
 import cv2
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
+from trainer import loop
 from trainer.config import RunConfig
 from trainer.data.loader import Batch, Loader
 from trainer.data.prefetch import ahead
@@ -61,7 +63,7 @@ def run(
         rounds: turns of each.
         steps: per turn.
     """
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=config.precision)
+    fabric = loop.fabric_of(config, accelerator, 1)
     fabric.seed_everything(config.seed, verbose=False)
     if fabric.device.type == "cpu":
         torch.set_num_threads(threads)
@@ -76,8 +78,8 @@ def run(
         (_loop(learner, batches, steps, loader), _bare(learner, images, steps)) for _ in range(rounds + 1)
     ][1:]  # the first turn warms up
     people = steps * loader.batch
-    medians = [_median([people / each[side] for each in turns]) for side in (0, 1)]
-    return Speed(*medians, _median([bare / whole for whole, bare in turns]))
+    medians = [median([people / each[side] for each in turns]) for side in (0, 1)]
+    return Speed(*medians, median([bare / whole for whole, bare in turns]))
 
 
 def _loop(learner: Learner, batches: Iterator[Batch], steps: int, loader: Loader) -> float:
@@ -113,7 +115,3 @@ def _repeated(loader: Loader, steps: int) -> Iterator[Batch]:
 def _wait(fabric: Fabric) -> None:
     if fabric.device.type == "cuda":
         torch.cuda.synchronize(fabric.device)
-
-
-def _median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]

@@ -86,7 +86,11 @@ def export(
     if sets:
         measured = dict(_read(sets, images, root, skeleton))
     else:
-        measured = {_name(each.annotations): read(each, root, skeleton) for each in config.data.validate_on}
+        measured = {
+            name: found
+            for source in config.data.validate_on
+            for name, found in _read([source.annotations], source.images, root, skeleton)
+        }
     sample = next(iter(measured.values()), None) or read(config.data.train[0], root, skeleton)
     crops, _ = measuring.crops(sample[:CROPS_COMPARED], config.phases[-1].size, config.padding)
     return exporting.export(folder, out, version, crops, measured, replace=replace)

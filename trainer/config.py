@@ -50,6 +50,11 @@ class Source(_Section):
     licence: str = "not stated"
     """Terms of the set, for the model card."""
 
+    @property
+    def name(self) -> str:
+        """As in tables and curves: the path of the annotations without its suffix."""
+        return self.annotations.with_suffix("").as_posix()
+
 
 class Data(_Section):
     """What is learnt from and what progress is measured on."""
@@ -206,6 +211,10 @@ def _own_term(net: dict[str, Any]) -> str:
     return "integral" if own == "dsnt" and net.get("debiased") else own
 
 
+_COLUMNS = frozenset({"epoch", "height", "loss", "learning_rate", "seconds", "images_per_second"})
+"""Columns of metrics.csv that no validation set may be named like."""
+
+
 def _contradictions(config: RunConfig) -> Iterator[str]:
     """Parts of a run that cannot go together, a line each."""
     net, losses, how = config.net, config.losses, config.distillation
@@ -213,6 +222,9 @@ def _contradictions(config: RunConfig) -> Iterator[str]:
         yield "normalisation.mean: choose a whole number from 0 to 255, which the graph can subtract exactly"
     if not config.normalisation.inside_graph:
         yield "normalisation.inside_graph: the graphs that are exported always normalise by themselves"
+    names = [source.name for source in config.data.validate_on]
+    for name in {each for each in names if names.count(each) > 1 or each in _COLUMNS}:
+        yield f"data.validate_on: {name} would stand twice in metrics.csv; give its file another name"
     allowed = TERMS_OF_HEAD[net.head] | {"presence", "class"}
     for name in losses.terms():
         if name not in allowed:

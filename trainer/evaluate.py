@@ -109,6 +109,8 @@ def scores(net: Net, people: list[Person], manifest: BundleManifest, decoder: st
         found.append(metrics.pckh(people, points, skeleton))
     if has(*skeletons.COCO17.keypoints):
         found.append(metrics.oks_ap(people, points, confidence, skeleton))
+    if not set(metrics.LIMBS) <= set(skeleton.keypoints):
+        found.append(metrics.pck_box(people, points, skeleton))
     if not found:
         raise DataError("the set has too few labelled keypoints for any of PCK, PCKh and OKS-AP")
     return found

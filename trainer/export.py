@@ -35,7 +35,7 @@ from trainer import card, evaluate, graph
 from trainer.checkpoint import RunFolder
 from trainer.config import RunConfig
 from trainer.data.people import Person
-from trainer.errors import ExportError
+from trainer.errors import CheckpointError, ExportError
 from trainer.evaluate import Net
 from trainer.graph import INPUT, OPSET
 from trainer.nets import answers, build
@@ -81,8 +81,14 @@ class OnnxNet:
 
 
 def trained_net(folder: RunFolder) -> HeadedNet:
-    """The averaged weights of a run without what only its training needed, in training form and evaluation mode."""
+    """The averaged weights of a run without what only its training needed, in training form and evaluation mode.
+
+    Raises:
+        CheckpointError: the run has no finished epoch, or no checkpoint that can be read.
+    """
     net, state = build.plain(folder.config()), folder.load_checkpoint()
+    if not state["epoch"]:
+        raise CheckpointError(f"{folder.path} has no finished epoch yet")
     net.load_state_dict(state.get("plain", state["average"]))
     return net.eval()
 

@@ -30,13 +30,15 @@ from trainer.data.loader import Loader, read
 from trainer.data.people import Person
 from trainer.data.prefetch import ahead
 from trainer.distill.teacher import Teacher
-from trainer.errors import ConfigError, Interrupted
+from trainer.errors import CheckpointError, ConfigError, Interrupted
 from trainer.learner import Learner, Moment
 from trainer.nets.pose import MAP_HEADS, OUTPUT_STRIDE
 from trainer.nets.served import Torch
 from trainer.progress import track
 
 ACCELERATORS = ("auto", "cpu", "cuda")
+LEAST_SHARE = 16
+"""People of a batch that a process should have by default: batch norm sees them alone."""
 SHEET_PEOPLE = 12
 """People of the first validation set on the picture sheet."""
 
@@ -68,10 +70,10 @@ def train(
         ConfigError: this machine lacks the accelerator, or a batch cannot be shared by so many processes.
         DataError, CheckpointError: as their modules say.
     """
-    if accelerator not in ACCELERATORS:
-        raise ConfigError(f"unknown accelerator {accelerator!r}; known: {', '.join(ACCELERATORS)}")
-    fabric = _fabric(config, folder, accelerator, processes)
+    logger = TensorBoardLogger(folder.path, name="tensorboard", version="")
+    fabric = fabric_of(config, accelerator, processes, logger)
     fabric.launch()
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     if fabric.device.type == "cpu" and fabric.world_size > 1:
         torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -85,8 +87,16 @@ def train(
     _Run(config, root, folder, loader, Learner(config, fabric, teacher)).finish()
 
 
-def _fabric(config: RunConfig, folder: RunFolder, accelerator: str, processes: int) -> Fabric:
-    """As many processes as asked for, or those that torchrun has started already, on one machine or several."""
+def fabric_of(
+    config: RunConfig, accelerator: str, processes: int, logger: TensorBoardLogger | None = None
+) -> Fabric:
+    """As many processes as asked for, or those that torchrun has started already, on one machine or several.
+
+    Raises:
+        ConfigError: this machine lacks the accelerator.
+    """
+    if accelerator not in ACCELERATORS:
+        raise ConfigError(f"unknown accelerator {accelerator!r}; known: {', '.join(ACCELERATORS)}")
     started = "TORCHELASTIC_RUN_ID" in os.environ
     here = int(os.environ["LOCAL_WORLD_SIZE"]) if started else processes
     machines = int(os.environ["WORLD_SIZE"]) // here if started else 1
@@ -97,7 +107,7 @@ def _fabric(config: RunConfig, folder: RunFolder, accelerator: str, processes: i
             num_nodes=machines,
             strategy="ddp" if here * machines > 1 else "auto",
             precision=config.precision,
-            loggers=TensorBoardLogger(folder.path, name="tensorboard", version=""),
+            loggers=logger,
         )
     except (RuntimeError, ValueError, MisconfigurationException) as error:
         raise ConfigError(f"cannot train on {here} x {accelerator}: {error}") from error
@@ -131,11 +141,11 @@ class _Run:
         self.fabric = learner.fabric
         self.skeleton = skeletons.skeleton(config.skeleton)
         self.validation = [
-            (source.annotations.stem, read(source, root, self.skeleton)) for source in config.data.validate_on
+            (source.name, read(source, root, self.skeleton)) for source in config.data.validate_on
         ]
         for _, people in self.validation:
             # Labels that allow no PCK shall stop the run now, not when it is measured for the first time.
-            metrics.pck(people, np.stack([person.points for person in people]), self.skeleton)
+            metrics.headline(people, np.stack([person.points for person in people]), self.skeleton)
         self.epoch, self.step = 0, 0
         self.sums: dict[str, torch.Tensor] = {}
         self.seconds = 0.0
@@ -238,6 +248,7 @@ class _Run:
                 "epoch": self.epoch,
                 "step": self.step,
                 "sums": self.sums,
+                "steps": len(self.loader),
                 "seconds": self.seconds,
                 "history": self.history,
                 **self.learner.state(),
@@ -260,6 +271,11 @@ class _Run:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.epoch, self.history = state["epoch"], state["history"]
+        if state.get("step") and state["steps"] != len(self.loader):
+            raise CheckpointError(
+                f"the run was stopped within an epoch of {state['steps']} steps, which has {len(self.loader)} now; "
+                "go on with as many processes and people as before"
+            )
         self.step, self.seconds = state.get("step", 0), state.get("seconds", 0.0)
         self.sums = {name: total.to(self.fabric.device) for name, total in state.get("sums", {}).items()}
         self.learner.restore(state)
@@ -290,11 +306,11 @@ def measure(net: Torch, people: list[Person], config: RunConfig, phase: Phase) -
     """PCK@0.2 of one set at one resolution."""
     images, matrices = evaluate.crops(people, phase.size, config.padding)
     points, _ = _predicted(net, images, matrices, config)
-    return metrics.pck(people, points, skeletons.skeleton(config.skeleton)).value
+    return metrics.headline(people, points, skeletons.skeleton(config.skeleton)).value
 
 
-def default_processes(accelerator: str) -> int:
-    """One per GPU where there is one, else one per core that this process may use."""
+def default_processes(accelerator: str, batch: int) -> int:
+    """One per GPU where there is one, else one per core that this process may use and that gets enough of a batch."""
     if accelerator != "cpu" and torch.cuda.is_available():
         return torch.cuda.device_count()
-    return len(os.sched_getaffinity(0))
+    return max(1, min(len(os.sched_getaffinity(0)), batch // LEAST_SHARE))

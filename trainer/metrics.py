@@ -70,6 +70,21 @@ def pck(
     return _pck(people, points, skeleton, sizes, threshold, LIMBS, f"PCK@{threshold:g}")
 
 
+def headline(people: list[Person], points: NDArray[np.floating[Any]], skeleton: Skeleton) -> Score:
+    """What progress is followed by: PCK@0.2 of a body; of any other skeleton PCK@0.1 of the box. See `pck`."""
+    if set(LIMBS) <= set(skeleton.keypoints):
+        return pck(people, points, skeleton)
+    return pck_box(people, points, skeleton)
+
+
+def pck_box(
+    people: list[Person], points: NDArray[np.floating[Any]], skeleton: Skeleton, threshold: float = 0.1
+) -> Score:
+    """PCK normalised by the long side of the labelled box, over all keypoints. See `pck`."""
+    sizes = np.stack([person.box[2:] for person in people]).max(axis=1)
+    return _pck(people, points, skeleton, sizes, threshold, skeleton.keypoints, f"PCK@{threshold:g}box")
+
+
 def pckh(
     people: list[Person], points: NDArray[np.floating[Any]], skeleton: Skeleton, threshold: float = 0.5
 ) -> Score:

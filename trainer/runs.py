@@ -43,7 +43,7 @@ def train(
         RunFolder(out),
         cache=out.parent / "cache",
         accelerator=accelerator,
-        processes=processes or loop.default_processes(accelerator),
+        processes=processes or loop.default_processes(accelerator, config.optimisation.batch),
         teacher=teacher(config, roots),
     )
 
@@ -71,10 +71,10 @@ def teacher(config: RunConfig, roots: list[Path]) -> Teacher | None:
         else bundle.find(name, version or None, (*roots, bundle.BUILTIN))
     )
     manifest, net = found.manifest, OnnxNet(found.model_path)
-    size, own = manifest.input.size, config.phases[-1].size
-    if size[0] * own[1] != size[1] * own[0]:
+    size = manifest.input.size
+    if any(size[0] * phase.width != size[1] * phase.height for phase in config.phases):
         raise ConfigError(
-            f"distillation.teacher.bundle: its crops are {size[0]} x {size[1]}, of another shape"
+            f"distillation.teacher.bundle: its crops are {size[0]} x {size[1]}, of another shape than a phase"
         )
     joints = joints_by_name(skeletons.skeleton(config.skeleton).keypoints, manifest.keypoints)
     if not any(index is not None for index in joints):

@@ -29,6 +29,9 @@ from trainer.errors import DataError
 MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
 """What a document of another form than expected raises while it is taken apart."""
 
+AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+"""Labels are in pixels of the stored picture, so a tag that says how to turn it is left alone."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -52,7 +55,7 @@ class Picture:
         if self.size is not None and len(data) < self.size:
             raise DataError(f"{self.file} ends before the picture at byte {self.offset} does")
         try:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), AS_STORED) if data else None
         except cv2.error:
             image = None
         if image is None:
