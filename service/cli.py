@@ -107,7 +107,8 @@ def predict(
 ) -> None:
     """Answer images in this process, without a service: one line of JSON each, as POST /v1/pose answers.
 
-    An image that cannot be answered gets a line with its error, and the exit code is 1.
+    An image that cannot be answered gets a line with its error, and the exit code is 1; so it is where the drawn
+    image cannot be written.
 
     Examples:
 
@@ -147,7 +148,11 @@ async def _predict(
         else:
             answer = json.loads(schemas.prediction_json(prediction))
             if render is not None and prediction.picture is not None:
-                render.write_bytes(prediction.picture)
+                try:
+                    render.write_bytes(prediction.picture)
+                except OSError as error:
+                    typer.echo(f"reppose-serve: cannot write the picture: {error}", err=True)
+                    answered = False
         typer.echo(json.dumps({"file": str(picture), **answer}))
     await core.stop(settings.drain.timeout_s)
     return answered
@@ -176,7 +181,11 @@ def demo(
         _fail(f"cannot read the photograph: {error}")
     _wait_until_ready(url, wait)
     answer = json.loads(_call(f"{url}/v1/pose", data))
-    out.write_bytes(_call(f"{url}/v1/pose?render=true", data))
+    picture = _call(f"{url}/v1/pose?render=true", data)
+    try:
+        out.write_bytes(picture)
+    except OSError as error:
+        _fail(f"cannot write the picture: {error}")
     for pose in answer["poses"]:
         sure = [point for point in pose["keypoints"] if point["score"] >= 0.3]
         typer.echo(

@@ -17,6 +17,8 @@ MAX_NAME = 64
 """Longest name that is looked at."""
 NET = "net"
 """Name of the decoder of a net that answers keypoints by itself, without heatmaps."""
+FAR_PX = 1e9
+"""No keypoint lies so far from the frame's corner; a box laid around such points could be no crop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +79,25 @@ def read(
         points (N, K, 2) in pixels of the frame, scores (N, K) between 0 and 1.
 
     Raises:
-        HeatmapError: the net gave numbers that no decoder can read.
+        HeatmapError: the net gave numbers that no decoder can read, or the decoder, maybe somebody's plug-in,
+            answered other shapes, or numbers that are not finite or far from any frame.
     """
     if decoder.function is None:
-        if not np.isfinite(answer).all():
-            raise HeatmapError("the net answered keypoints that are not finite")
         pixels, scores = answer[..., :2], answer[..., 2]
     else:
-        cells, scores = decoder.function(answer, manifest.codec)
-        pixels = geometry.cells_to_pixels(cells, manifest.heatmaps.stride)
-    return geometry.apply(geometry.invert(crop_maps), pixels), np.clip(scores, 0.0, 1.0)
+        pixels, scores = map(np.asarray, decoder.function(answer, manifest.codec))
+    expected = (len(answer), len(manifest.keypoints))
+    if pixels.shape != (*expected, 2) or scores.shape != expected:
+        raise HeatmapError(
+            f"decoder {decoder.name!r} answered points {pixels.shape} and scores {scores.shape}; "
+            f"expected {(*expected, 2)} and {expected}"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at below
+        if decoder.function is not None:
+            pixels = geometry.cells_to_pixels(pixels, manifest.heatmaps.stride)
+        points = geometry.apply(geometry.invert(crop_maps), pixels)
+        if not ((np.abs(points) < FAR_PX).all() and np.isfinite(scores).all()):
+            raise HeatmapError(
+                f"decoder {decoder.name!r} answered numbers that are not finite, or far from any frame"
+            )
+    return points, np.clip(scores, 0.0, 1.0)

@@ -307,15 +307,18 @@ class Stages:
             picked = slice(None) if len(rows) == len(chunk) else rows  # the usual case needs no copy
             try:
                 points, scores = decoding.read(decoder, self._manifest, answer[picked], maps[picked])
-                for row in rows:
-                    if chunk[row].seen.job.compare:
-                        chunk[row].readings = self._compare(answer[[row]], maps[[row]])
             except Exception as error:  # it may be anybody's plug-in
                 for row in rows:
                     chunk[row].seen.error = error
                 continue
             for row, its_points, its_scores in zip(rows, points, scores, strict=True):
                 chunk[row].points, chunk[row].scores = its_points, its_scores
+        for row, look in enumerate(chunk):
+            if look.seen.job.compare and look.seen.error is None:
+                try:
+                    look.readings = self._compare(answer[[row]], maps[[row]])
+                except Exception as error:  # one of all decoders failed, which only this frame asked for
+                    look.seen.error = error
 
     def _compare(self, heatmaps: Floats, maps: Floats) -> tuple[Reading, ...]:
         """What every decoder finds in one crop."""

@@ -95,8 +95,9 @@ class PoseOut(_Schema):
     """x, y, width, height of the person, before the model's context was added."""
     box_source: BoxSource
     """`request`: the box was sent. `found`: none was sent; the model saw the whole image, the box was laid
-    around the joints it was sure of, and the model looked again at that box. `image`: none was sent and too
-    few joints were sure to place a box; this is what the model saw in the whole image, its scores are low, and
+    around the joints it was sure of, and the model looked again at that box. `image`: none was sent, and this
+    is what the model saw in the whole image, which is `box`: the second look was less sure, as with a portrait
+    that fills the image; or too few joints were sure to place a box. In the latter case scores are low, and
     there may be nobody at all."""
     score: float = Field(ge=0, le=1)
     """Mean of the keypoints' scores."""

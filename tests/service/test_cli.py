@@ -99,6 +99,22 @@ def test_demo_writes_the_picture(photo: Path, tmp_path: Path, service: serving.S
     assert pixels(out).shape == scene.picture.shape
 
 
+@pytest.mark.usefixtures("_tiny")
+def test_a_picture_that_cannot_be_written_is_an_error_in_words(
+    photo: Path, tmp_path: Path, service: serving.Service
+) -> None:
+    missing = tmp_path / "missing" / "drawn.png"
+    for arguments in (
+        ("predict", photo, "--render", missing),
+        ("demo", photo, "--url", service.url, "--out", missing),
+    ):
+        done = ran(*arguments)
+        assert done.exit_code == 1
+        assert isinstance(done.exception, SystemExit)
+        assert [line for line in done.stderr.splitlines() if "cannot write the picture" in line]
+        assert str(missing) in done.stderr
+
+
 def test_demo_has_a_photograph_of_its_own(tmp_path: Path, service: serving.Service) -> None:
     out = tmp_path / "demo.png"
     done = ran("demo", "--url", service.url, "--out", out)

@@ -12,6 +12,7 @@ import pytest
 
 from model_zoo import codecs
 from model_zoo.errors import HeatmapError, UnknownDecoder
+from service import status
 from service.errors import ImageTooLarge, InvalidBoxes, InvalidImage, UnknownModel
 from service.predictor import Predictor
 from service.server import Core, build_core
@@ -183,6 +184,63 @@ def test_a_decoder_that_fails_harms_only_those_who_asked_for_it(
     assert isinstance(second, HeatmapError)
     assert isinstance(fourth, HeatmapError)
     for answer in (first, third):
+        assert_same_pose(answer.poses[0], scene.joints, atol=2 * CELL_PX)
+
+
+def not_finite(heatmaps: np.ndarray, codec: object) -> tuple[np.ndarray, np.ndarray]:
+    return np.full((*heatmaps.shape[:2], 2), np.nan, np.float32), np.ones(heatmaps.shape[:2], np.float32)
+
+
+def infinite_scores(heatmaps: np.ndarray, codec: object) -> tuple[np.ndarray, np.ndarray]:
+    return np.ones((*heatmaps.shape[:2], 2), np.float32), np.full(heatmaps.shape[:2], np.inf, np.float32)
+
+
+def beyond_floats(heatmaps: np.ndarray, codec: object) -> tuple[np.ndarray, np.ndarray]:
+    return np.full((*heatmaps.shape[:2], 2), 1e308), np.ones(heatmaps.shape[:2])
+
+
+def one_score_per_crop(heatmaps: np.ndarray, codec: object) -> tuple[np.ndarray, np.ndarray]:
+    return np.ones((*heatmaps.shape[:2], 2), np.float32), np.ones(len(heatmaps), np.float32)
+
+
+def flat_points(heatmaps: np.ndarray, codec: object) -> tuple[np.ndarray, np.ndarray]:
+    return np.ones(heatmaps.shape[:2], np.float32), np.ones(heatmaps.shape[:2], np.float32)
+
+
+def one_crop_too_few(heatmaps: np.ndarray, codec: object) -> tuple[np.ndarray, np.ndarray]:
+    count, joints = heatmaps.shape[:2]
+    return np.ones((count - 1, joints, 2), np.float32), np.ones((count - 1, joints), np.float32)
+
+
+@pytest.mark.parametrize(
+    "plug_in",
+    [not_finite, infinite_scores, beyond_floats, one_score_per_crop, flat_points, one_crop_too_few],
+)
+def test_a_decoder_that_answers_nonsense_harms_only_those_who_asked_for_it(
+    plug_in: Callable[..., Any], tiny_bundle_root: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One names it, one compares all decoders; the others of the batch are answered."""
+    offered = {**codecs.decoders(), "nonsense": plug_in}
+    monkeypatch.setattr(codecs, "decoder", offered.__getitem__)
+    monkeypatch.setattr(codecs, "decoders", lambda: offered)
+    asked = [
+        Options(decoder="dark"),
+        Options(decoder="nonsense"),
+        Options(decoder="dark"),
+        Options(decoder="dark", compare=True),
+        Options(decoder="argmax_shift"),
+    ]
+
+    async def test(core: Core) -> list[Any]:
+        ask = [core.predictor.predict(Frame(scene.png), options) for options in asked]
+        return await asyncio.gather(*ask, return_exceptions=True)
+
+    first, second, third, fourth, fifth = with_core(tiny_bundle_root, test)
+    for error in (second, fourth):
+        assert isinstance(error, HeatmapError)
+        assert status.status_of(error) is status.INTERNAL
+        assert "nonsense" in str(error)
+    for answer in (first, third, fifth):
         assert_same_pose(answer.poses[0], scene.joints, atol=2 * CELL_PX)
 
 
