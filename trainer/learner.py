@@ -197,11 +197,13 @@ class Learner:
         world = self.fabric.world_size
         if world == 1:
             return parts
-        own = torch.stack([part.weight.detach().float() for part in parts.values()])
-        together = self.fabric.all_reduce(own, reduce_op="sum").unbind()
+        own = torch.stack(
+            [each.detach().float() for part in parts.values() for each in (part.weight, part.labelled)]
+        )
+        together = self.fabric.all_reduce(own, reduce_op="sum").reshape(-1, 2)
         return {
-            name: part.shared(whole, world)
-            for (name, part), whole in zip(parts.items(), together, strict=True)
+            name: part.shared(weight, labelled, world)
+            for (name, part), (weight, labelled) in zip(parts.items(), together, strict=True)
         }
 
     def _share_gradients(self) -> None:

@@ -43,11 +43,24 @@ class Part:
     """Least weight that the mean was divided by."""
     factor: float = 1.0
     """In the sum, before the balance of the terms is learnt."""
+    counted: Tensor | None = None
+    """How much is labelled for it, a scalar, where the mean is over more than that; None: as much as `weight`."""
 
-    def shared(self, together: Tensor, processes: int) -> Part:
-        """With the loss that makes the mean over the processes that of the whole batch; `together` is its weight."""
+    @property
+    def labelled(self) -> Tensor:
+        """How much is labelled for it: 0 where the batch lacks it."""
+        return self.weight if self.counted is None else self.counted
+
+    def shared(self, together: Tensor, labelled: Tensor, processes: int) -> Part:
+        """With the loss that makes the mean over the processes that of the whole batch.
+
+        Args:
+            together: weight of the whole batch.
+            labelled: how much of the whole batch is.
+            processes: that share it.
+        """
         part, whole = self.weight.clamp(min=self.floor), together.clamp(min=self.floor)
-        return replace(self, loss=self.loss * (processes * part / whole), weight=together)
+        return replace(self, loss=self.loss * (processes * part / whole), weight=together, counted=labelled)
 
 
 Parts = dict[str, Part]
@@ -179,7 +192,7 @@ class Objective(nn.Module):
         scaled = {name: part.factor * part.loss for name, part in parts.items()}
         if self.balance is None:
             return torch.stack(list(scaled.values())).sum()
-        there = {name: loss for name, loss in scaled.items() if parts[name].factor * parts[name].weight > 0}
+        there = {name: loss for name, loss in scaled.items() if parts[name].factor * parts[name].labelled > 0}
         if not there:
             return 0.0 * torch.stack(list(scaled.values())).sum()
         return self.balance(there)
@@ -260,7 +273,7 @@ class Objective(nn.Module):
             loss = (self.rle if dimensions == 2 else self.rle_3d)(
                 points[..., :dimensions], sigmas[..., :dimensions], target, weights
             )
-            return Part(loss, loss.new_tensor(float(len(points))))
+            return Part(loss, loss.new_tensor(float(len(points))), counted=weights.sum())
 
         return self._by_dimension("rle", labels, labels.shares(labels.points), part)
 
@@ -291,7 +304,8 @@ class Objective(nn.Module):
         return {name: part(target[..., :2], flat), f"{name}_3d": part(target, deep)}
 
     def _taught(self, outputs: Outputs, labels: Labels, told: teacher.Targets) -> Parts:
-        """The teacher's maps as they are; its points in the place of labels."""
+        """The teacher's maps as they are; its points in the place of labels. Of nobody it teaches nothing."""
+        told = replace(told, weights=only(told.weights, labels.presence != 0))
         if told.maps is None:
             nowhere = torch.zeros_like(labels.in_space)
             return self._on_keypoints(
@@ -318,7 +332,9 @@ class Objective(nn.Module):
         rise, own = okdhp.ramp_up(epoch, how.rise_epochs), self.factors["heatmap"]
         crops = found.distillation.new_tensor(float(len(labels.weights)))
         return {
-            "distillation": Part(found.distillation, crops, factor=how.distillation * rise),
+            "distillation": Part(
+                found.distillation, crops, factor=how.distillation * rise, counted=labels.weights.sum()
+            ),
             "ensemble": replace(self._maps_part(found.ensemble, labels), factor=own * how.ensemble),
             "heatmap": replace(self._maps_part(found.branches, labels), factor=own),
         }

@@ -29,15 +29,23 @@ class CropLabels:
     """(N,) 0, 1 or `UNKNOWN`."""
     classes: NDArray[np.int64]
     """(N,) index of the class, or `IGNORED`."""
+    root: int
+    """Index of the keypoint whose z is 0."""
 
     def __getitem__(self, part: NDArray[np.int64]) -> CropLabels:
-        return CropLabels(self.areas[part], self.depth[part], self.presence[part], self.classes[part])
+        return CropLabels(
+            self.areas[part], self.depth[part], self.presence[part], self.classes[part], self.root
+        )
 
     def scaled(self, factor: NDArray[np.float64], flip: NDArray[np.int64]) -> CropLabels:
-        """In crops that are (N,) times as large, with the keypoints in the order of the (N, K) indices."""
-        depth = np.take_along_axis(self.depth, flip, axis=1) * factor[:, None]
+        """In crops that are (N,) times as large, with the keypoints in the order of the (N, K) indices.
+
+        z is relative to the keypoint that is the root in the new order; all of it is NaN where that has none.
+        """
+        depth = np.take_along_axis(self.depth, flip, axis=1)
+        depth = (depth - depth[:, [self.root]]) * factor[:, None]
         areas = (self.areas * factor**2).astype(np.float32)
-        return CropLabels(areas, depth.astype(np.float32), self.presence, self.classes)
+        return CropLabels(areas, depth.astype(np.float32), self.presence, self.classes, self.root)
 
 
 def of(people: list[Person], store: CropStore, classes: tuple[str, ...], root: int) -> CropLabels:
@@ -63,6 +71,7 @@ def of(people: list[Person], store: CropStore, classes: tuple[str, ...], root: i
         depth=((depth - depth[:, [root]]) * scale[:, None]).astype(np.float32),
         presence=np.array([UNKNOWN if p.presence is None else p.presence for p in people], np.float32),
         classes=np.array([number.get(person.gesture, IGNORED) for person in people], np.int64),
+        root=root,
     )
 
 

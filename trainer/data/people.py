@@ -189,6 +189,10 @@ def _person(
         raise ValueError(f"annotation {entry['id']}: presence must be 0 or 1, got {presence!r}")
     visible[:] = 0 if presence == 0 else visible
     points[visible == 0] = 0
+    depth = None
+    if "keypoints_3d" in entry:
+        # A root that nobody labelled would move everybody's z.
+        depth = np.where(visible > 0, _depth(entry["keypoints_3d"], (targets, sources), count), np.nan)
     return Person(
         id=int(entry["id"]),
         image_id=int(entry["image_id"]),
@@ -198,9 +202,7 @@ def _person(
         points=points,
         visible=visible,
         weight=(visible > 0).astype(np.float64),
-        depth=_depth(entry["keypoints_3d"], columns[entry["category_id"]], count)
-        if "keypoints_3d" in entry
-        else None,
+        depth=depth,
         presence=None if presence is None else float(presence),
         gesture=None if entry.get("gesture") is None else str(entry["gesture"]),
     )

@@ -1,0 +1,132 @@
+"""What is not labelled, or not there, moves nothing: neither z of the others, nor a balance, nor a net."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from model_zoo.skeletons import BODY19
+from tests.trainer import people_made
+from trainer import config as configuration
+from trainer.data import people
+from trainer.data.labels import CropLabels, flip_indices
+from trainer.distill.teacher import Targets
+from trainer.learner import Learner
+from trainer.losses.multitask import IGNORED
+from trainer.objective import Labels, Objective, Part
+
+CROPS, KEYPOINTS, SIDE = 3, len(BODY19), 64
+ROOT = BODY19.index("left_hip")
+
+
+def objective(**changes: Any) -> Objective:
+    """Of the configuration of the tests with some of it changed."""
+    net = people_made.run_document()["net"] | changes.pop("net", {})
+    return Objective(configuration.parse(people_made.run_document(**changes, net=net)))
+
+
+def labels(*, presence: float = 1.0) -> Labels:
+    """All keypoints, anywhere, without depth."""
+    generator = torch.Generator().manual_seed(1)
+    return Labels(
+        pixels=torch.rand(CROPS, KEYPOINTS, 2, generator=generator) * SIDE,
+        depth=torch.full((CROPS, KEYPOINTS), torch.nan),
+        weights=torch.full((CROPS, KEYPOINTS), float(presence != 0)),
+        in_space=torch.zeros(CROPS, dtype=torch.bool),
+        areas=torch.full((CROPS,), 900.0),
+        presence=torch.full((CROPS,), presence),
+        classes=torch.full((CROPS,), IGNORED),
+        size=(SIDE, SIDE),
+    )
+
+
+def numbers(*shape: int) -> Tensor:
+    """Outputs of a net."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(2)).requires_grad_()
+
+
+def test_z_is_relative_to_the_root_of_a_mirrored_crop_too() -> None:
+    z = np.random.default_rng(1).normal(0, 20, (2, KEYPOINTS))
+    z[:, BODY19.index("nose")] = np.nan
+    known = CropLabels(
+        areas=np.ones(2, np.float32),
+        depth=(z - z[:, [ROOT]]).astype(np.float32),
+        presence=np.ones(2, np.float32),
+        classes=np.zeros(2, np.int64),
+        root=ROOT,
+    )
+    flip = flip_indices(np.array([False, True]), BODY19)
+    # The choice of crops keeps the root.
+    found = known[np.array([0, 1])].scaled(np.full(2, 3.0), flip).depth
+    assert found[:, ROOT].tolist() == [0, 0]
+    mirrored = z[1, list(BODY19.flip_order)]
+    np.testing.assert_array_equal(found[0], known.depth[0] * np.float32(3))
+    np.testing.assert_allclose(found[1], 3 * (mirrored - mirrored[ROOT]), atol=1e-4)
+
+
+def test_a_keypoint_that_is_not_labelled_has_no_depth(tmp_path: Path) -> None:
+    made = people_made.make(tmp_path, count=1, unlabelled=0.0)
+    entry = made.document["annotations"][0]
+    entry["keypoints"][3 * ROOT : 3 * ROOT + 3] = [0, 0, 0]
+    entry["keypoints_3d"] = [float(number) for number in range(3 * KEYPOINTS)]
+    made.annotations.write_text(json.dumps(made.document), "utf-8")
+    depth = people.read(made.annotations, BODY19)[0].depth
+    expected = np.arange(2.0, 3 * KEYPOINTS, 3)
+    expected[ROOT] = np.nan
+    np.testing.assert_array_equal(depth, expected)
+
+
+def test_a_kind_that_a_batch_lacks_leaves_its_balance_alone() -> None:
+    learnt = objective(net={"head": "rle", "dimensions": 3}, weighting="automatic")
+    outputs = {"points": numbers(CROPS, KEYPOINTS, 3), "sigma_logits": numbers(CROPS, KEYPOINTS, 3)}
+    parts = learnt(outputs, labels(), epoch=0.0)
+    assert parts["rle_3d"].weight == CROPS
+    learnt.total(parts).backward()
+    assert learnt.balance.params["rle_3d"].grad is None
+    assert learnt.balance.params["rle"].grad is not None
+
+
+def test_processes_agree_on_what_is_labelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Two:
+        """This process, and another that has the same weights and one label more of each kind."""
+
+        world_size = 2
+
+        def all_reduce(self, own: Tensor, reduce_op: str) -> Tensor:
+            assert reduce_op == "sum"
+            return 2 * own + torch.tensor([0.0, 1.0]).repeat(len(own) // 2)
+
+    net = people_made.run_document()["net"]
+    learner = Learner(configuration.parse(people_made.run_document(net=net)), Fabric(accelerator="cpu"))
+    monkeypatch.setattr(learner, "fabric", Two())
+    one, none = torch.tensor(4.0), torch.tensor(0.0)
+    found = learner._shared({"a": Part(one, one), "b": Part(one, one, counted=none)})
+    assert [(part.weight.item(), part.labelled.item()) for part in found.values()] == [(8, 9), (8, 1)]
+
+
+@pytest.mark.parametrize("head", ["regression", "softmax"])
+def test_a_teacher_teaches_nothing_about_nobody(head: str) -> None:
+    learnt = objective(net={"head": head}, distillation={"teacher": {"bundle": "made"}})
+    here = labels(presence=0.0)
+    sure = torch.ones(CROPS, KEYPOINTS)
+    if head == "regression":
+        key, found = "points", numbers(CROPS, KEYPOINTS, 2)
+        told = Targets(sure, points=here.pixels)
+    else:
+        key, found = "heatmaps", numbers(CROPS, KEYPOINTS, SIDE // 8, SIDE // 8)
+        told = Targets(sure, maps=torch.rand(CROPS, KEYPOINTS, SIDE // 8, SIDE // 8))
+
+    def slope(known: Labels) -> Tensor:
+        loss = learnt.total(learnt({key: found}, known, epoch=0.0, told=told))
+        return torch.autograd.grad(loss, found)[0]
+
+    assert not slope(here).any()
+    assert slope(replace(here, presence=torch.full((CROPS,), -1.0))).any()
