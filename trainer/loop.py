@@ -85,6 +85,10 @@ def train(
     if not fabric.is_global_zero:
         loader = _loader(config, root, cache, fabric)
     _Run(config, root, folder, loader, Learner(config, fabric, teacher)).finish()
+    if torch.distributed.is_initialized():
+        # Together: a process whose partner is gone while it still listens to it is aborted.
+        fabric.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def fabric_of(

@@ -188,14 +188,17 @@ class Objective(nn.Module):
         return dict(sorted(parts.items()))
 
     def total(self, parts: Parts) -> Tensor:
-        """The weighted sum; with learnt balance, of those parts that the batch has labels for."""
+        """The weighted sum; with learnt balance, of those parts that the batch has labels for.
+
+        A part without labels is 0 and stays in the sum, so that every parameter of the net has a gradient in every
+        step: processes that share a batch wait for all of them.
+        """
         scaled = {name: part.factor * part.loss for name, part in parts.items()}
         if self.balance is None:
             return torch.stack(list(scaled.values())).sum()
         there = {name: loss for name, loss in scaled.items() if parts[name].factor * parts[name].labelled > 0}
-        if not there:
-            return 0.0 * torch.stack(list(scaled.values())).sum()
-        return self.balance(there)
+        absent = [0.0 * loss for name, loss in scaled.items() if name not in there]
+        return torch.stack([*absent, *([self.balance(there)] if there else [])]).sum()
 
     def _on_keypoints(self, outputs: Outputs, labels: Labels) -> Parts:
         """The terms that train the keypoint head."""

@@ -94,6 +94,16 @@ def test_a_kind_that_a_batch_lacks_leaves_its_balance_alone() -> None:
     assert learnt.balance.params["rle"].grad is not None
 
 
+@pytest.mark.parametrize("weighting", ["fixed", "automatic"])
+def test_a_head_without_labels_has_a_gradient_that_moves_nothing(weighting: str) -> None:
+    """Processes that share a batch wait for the gradient of every parameter."""
+    learnt = objective(net={"presence": True}, losses={"heatmap": 1.0, "presence": 1.0}, weighting=weighting)
+    outputs = {"heatmaps": numbers(CROPS, KEYPOINTS, SIDE // 8, SIDE // 8), "presence": numbers(CROPS)}
+    learnt.total(learnt(outputs, labels(presence=-1.0), epoch=0.0)).backward()
+    assert outputs["heatmaps"].grad.any()
+    assert not outputs["presence"].grad.any()
+
+
 def test_processes_agree_on_what_is_labelled(monkeypatch: pytest.MonkeyPatch) -> None:
     class Two:
         """This process, and another that has the same weights and one label more of each kind."""

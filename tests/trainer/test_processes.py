@@ -130,6 +130,8 @@ fabric.launch()
 found = gradient(Path(sys.argv[1]), sys.argv[2:], fabric)
 if fabric.is_global_zero:
     torch.save(found, Path(sys.argv[1]) / "shared.pt")
+fabric.barrier()
+torch.distributed.destroy_process_group()
 """
 SHARED = {
     "softmax": {"losses": {"bone": 1.0, "oks": 1.0}, "weighting": "automatic"},
