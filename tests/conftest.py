@@ -1,12 +1,31 @@
-"""Fixtures for every package's tests."""
+"""What the tests of every package share: golden numbers, a tiny model, and hypothesis set for slow machines."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import settings
 
 from tests import tiny_model
+
+settings.register_profile("steady", derandomize=True, deadline=None, max_examples=60)
+settings.load_profile("steady")
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], dict[str, np.ndarray]]:
+    """Read the golden numbers of one technique; computed with the original implementations."""
+
+    def load(name: str) -> dict[str, np.ndarray]:
+        with np.load(GOLDEN / f"{name}.npz") as archive:
+            return dict(archive)
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -1,38 +1,19 @@
-"""What the tests of the trainer share: golden numbers, a run that was trained, and hypothesis set for slow machines."""
+"""What the tests of the trainer share: a run that was trained."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import settings
 
 from tests.trainer import people_made
 
 if TYPE_CHECKING:
     from trainer.checkpoint import RunFolder
     from trainer.config import RunConfig
-
-settings.register_profile("steady", derandomize=True, deadline=None, max_examples=60)
-settings.load_profile("steady")
-
-GOLDEN = Path(__file__).parents[1] / "golden"
-
-
-@pytest.fixture(scope="session")
-def golden() -> Callable[[str], dict[str, np.ndarray]]:
-    """Read the golden numbers of one technique; computed with the original implementations."""
-
-    def load(name: str) -> dict[str, np.ndarray]:
-        with np.load(GOLDEN / f"{name}.npz") as archive:
-            return dict(archive)
-
-    return load
 
 
 @pytest.fixture(scope="session", autouse=True)

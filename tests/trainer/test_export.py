@@ -104,7 +104,10 @@ def test_a_decoder_in_the_graph_that_is_wrong_is_noticed(
 ) -> None:
     net = export.trained_net(trained.folder)
     model = export.to_onnx(net, trained.config).SerializeToString()
-    shifted = lambda maps, codec: (codecs.DECODERS["dark"](maps, codec)[0] + 0.1, np.ones(maps.shape[:2]))  # noqa: E731
+
+    def shifted(maps: np.ndarray, codec: object) -> tuple[np.ndarray, np.ndarray]:
+        return codecs.DECODERS["dark"](maps, codec)[0] + 0.1, np.ones(maps.shape[:2])
+
     monkeypatch.setattr(codecs, "decoder", lambda name: shifted)
     with pytest.raises(ExportError, match="the decoder in the graph differs"):
         export.compare(net, model, trained.config, crops)
