@@ -171,7 +171,9 @@ class Training(_Document):
     versions: dict[str, str]
     """Python, torch and the like."""
     data: tuple[DataSet, ...]
-    """Training sets."""
+    """Training sets, those of the runs before among them."""
+    before: tuple[str, ...] = ()
+    """Commands of the runs whose weights this one began with, the first one first."""
 
 
 class Accuracy(_Document):

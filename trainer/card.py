@@ -26,6 +26,7 @@ def text(manifest: BundleManifest) -> str:
         ("Graphs", _graphs(manifest)),
     ]
     trained = [
+        *(("Command before", f"`{each}`") for each in training.before),
         ("Command", f"`{training.command}`"),
         ("Seed", str(training.seed)),
         ("Length", f"{training.epochs:g} epochs, {training.hours:g} hours on {training.hardware}"),

@@ -81,6 +81,7 @@ class RunFolder:
         if self.config_file.is_file():
             return
         self.path.mkdir(parents=True, exist_ok=True)
+        before = None if config.initial is None else RunFolder(config.initial)
         facts = {
             "command": shlex.join(["reppose-train", *sys.argv[1:]]),
             "hardware": hardware,
@@ -90,13 +91,33 @@ class RunFolder:
             },
             "started": datetime.now(UTC).date().isoformat(),
             "people": counts,
+            "data_before": [] if before is None else before.learnt_from(),
+            "commands_before": [] if before is None else before.commands(),
         }
         (self.path / "facts.json").write_text(json.dumps(facts, indent=2), "utf-8")
         self.config_file.write_text(configuration.dump(config), "utf-8")
 
     def facts(self) -> dict[str, Any]:
         """What `start` wrote down."""
-        return json.loads((self.path / "facts.json").read_text("utf-8"))
+        try:
+            return json.loads((self.path / "facts.json").read_text("utf-8"))
+        except OSError as error:
+            raise CheckpointError(f"{self.path} is no run folder: {error.strerror}: facts.json") from error
+
+    def learnt_from(self) -> list[dict[str, Any]]:
+        """The training sets, as `manifest.DataSet`, of this run after those of the runs that it began with."""
+        facts = self.facts()
+        own = zip(self.config().data.train, facts["people"], strict=True)
+        sets = [
+            {"name": each.annotations.stem, "people": people, "licence": each.licence} for each, people in own
+        ]
+        before = facts.get("data_before", [])
+        return [*before, *(each for each in sets if each not in before)]
+
+    def commands(self) -> list[str]:
+        """The commands that led here, the first one first."""
+        facts = self.facts()
+        return [*facts.get("commands_before", []), facts["command"]]
 
     def write_metrics(self, history: list[Row]) -> None:
         """Write the whole history anew, so that a resumed run leaves no row twice."""

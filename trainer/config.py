@@ -151,6 +151,9 @@ class RunConfig(_Section):
     """How the weights move."""
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     """Arithmetic of the forward and backward pass; Lightning's names."""
+    initial: Path | None = None
+    """Folder of a run, from where the command is given, whose averaged weights this one begins with; what does not fit
+    of heads begins anew."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     """Order of people, augmentation, and initial weights."""
     validate_every: PositiveInt = 5

@@ -298,10 +298,8 @@ def _manifest(folder: RunFolder, config: RunConfig, net: HeadedNet, version: str
             hardware=facts["hardware"],
             started=facts["started"],
             versions=facts["versions"],
-            data=tuple(
-                DataSet(name=source.annotations.stem, people=people, licence=source.licence)
-                for source, people in zip(config.data.train, facts["people"], strict=True)
-            ),
+            data=tuple(DataSet(**each) for each in folder.learnt_from()),
+            before=tuple(folder.commands()[:-1]),
         ),
     )
 

@@ -23,7 +23,7 @@ from lightning.fabric.loggers import TensorBoardLogger
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from model_zoo import skeletons
-from trainer import evaluate, metrics, plots
+from trainer import evaluate, initial, metrics, plots
 from trainer.checkpoint import Row, RunFolder
 from trainer.config import Phase, RunConfig
 from trainer.data.loader import Loader, read
@@ -84,11 +84,20 @@ def train(
     fabric.barrier()
     if not fabric.is_global_zero:
         loader = _loader(config, root, cache, fabric)
-    _Run(config, root, folder, loader, Learner(config, fabric, teacher)).finish()
+    learner = Learner(config, fabric, teacher)
+    if config.initial is not None and not folder.checkpoint_file.is_file():
+        _begin_with(RunFolder(config.initial), learner)
+    _Run(config, root, folder, loader, learner).finish()
     if torch.distributed.is_initialized():
         # Together: a process whose partner is gone while it still listens to it is aborted.
         fabric.barrier()
         torch.distributed.destroy_process_group()
+
+
+def _begin_with(before: RunFolder, learner: Learner) -> None:
+    fresh = initial.carry_over(initial.averaged(before), learner.net.module, learner.average.net)
+    if learner.fabric.is_global_zero and fresh:
+        print(f"not in {before.path}, so they begin anew: {', '.join(fresh)}", flush=True)
 
 
 def fabric_of(
