@@ -71,6 +71,7 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
     "qarepvgg": {"net": {"form": "qarepvgg", "activation": "hard_mish"}},
     "mobileone": {"net": {"form": "mobileone", "activation": "hard_swish"}},
     "separable": {"net": {"form": "separable"}},
+    "plain": {"net": {"form": "plain"}},
 }
 
 

@@ -38,7 +38,7 @@ class NetConfig(BaseModel):
 
     form: Form = "merged"
     """Training form of the blocks: `merged` is fast on a CPU, `branches` is RepVGG as published; `qarepvgg` keeps its
-    accuracy in 8 bits, `mobileone` has more branches yet, `separable` is depthwise and pointwise."""
+    accuracy in 8 bits, `mobileone` has more branches yet, `separable` is depthwise and pointwise, `plain` has none."""
     activation: ActivationName = "relu"
     """After every block and every sum of the decoder."""
     stem: PositiveInt = 16

@@ -6,6 +6,7 @@
 - `mobileone`: k dense branches, one of 1x1 and the input itself, each with its batch norm. Source: Vasu et al., CVPR
   2023, arXiv:2206.04040.
 - `separable`: the block as MobileOne stacks it, depthwise and then pointwise, either over-parameterised so.
+- `plain`: one convolution and its batch norm in training too; what the other forms are measured against.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from trainer.nets.activations import ActivationName
 from trainer.nets.repvgg import Block, BranchBlock, MergedBlock, Shape, drawn_kernel, fold_norm
 
-Form = Literal["branches", "merged", "qarepvgg", "mobileone", "separable"]
+Form = Literal["branches", "merged", "qarepvgg", "mobileone", "separable", "plain"]
 
 
 class QuantisableBlock(Block):
@@ -114,12 +115,20 @@ class SeparableBlock(nn.Sequential):
         )
 
 
+class DenseBlock(MergedBlock):
+    """No branches: takes the same `Shape`, and has neither the 1x1 branch nor the input itself as one."""
+
+    def __init__(self, cin: int, cout: int, **shape: Unpack[Shape]) -> None:
+        super().__init__(cin, cout, **(shape | {"point": False, "identity": False}))
+
+
 FORMS: dict[Form, type[nn.Module]] = {
     "branches": BranchBlock,
     "merged": MergedBlock,
     "qarepvgg": QuantisableBlock,
     "mobileone": OverparameterisedBlock,
     "separable": SeparableBlock,
+    "plain": DenseBlock,
 }
 """Every training form. Made from channels in, channels out, `stride`, `point` and `activation`; `repvgg.deployed` turns
 each into plain convolutions."""
