@@ -100,6 +100,29 @@ def decode(data: bytes, limits: ImageLimits) -> Image:
         raise InvalidImage("the image is truncated or broken") from error
 
 
+def bare(data: bytes, size: tuple[int, int], limits: ImageLimits) -> Image:
+    """Pixels that were sent as they are.
+
+    Args:
+        data: rows from the top, 3 bytes RGB for each pixel, nothing between them.
+        size: (height, width) as the client says.
+        limits: as in `decode`.
+
+    Returns:
+        (H, W, 3) RGB uint8 over the same memory, read-only.
+
+    Raises:
+        ImageTooLarge: beyond the limits.
+        InvalidImage: there are no pixels, or not as many as the size says.
+    """
+    height, width = size
+    limits.check_bytes(len(data))
+    limits.check_size(width, height)
+    if min(size) < 1 or len(data) != height * width * 3:
+        raise InvalidImage(f"{len(data)} bytes are not {width} x {height} bare pixels of 3 bytes")
+    return np.frombuffer(data, np.uint8).reshape(height, width, 3)
+
+
 def _turbo(data: bytes, image: PIL.Image.Image) -> Image | None:
     """The pixels of a JPEG in colour or grey without a fault; None for anything else.
 

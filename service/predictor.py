@@ -229,7 +229,10 @@ class Stages:
             yield group
 
     def _open(self, index: int, job: Job) -> _Seen:
-        image = images.decode(job.frame.data, self._limits)
+        if job.frame.pixels_size is None:
+            image = images.decode(job.frame.data, self._limits)
+        else:
+            image = images.bare(job.frame.data, job.frame.pixels_size, self._limits)
         frame_box = geometry.whole_image_box(image.shape[:2])
         if job.boxes is None:
             seen = _Seen(index, job, image, BoxSource.IMAGE)

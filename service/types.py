@@ -33,6 +33,8 @@ class Frame:
 
     data: bytes
     """The file's bytes, still encoded."""
+    pixels_size: tuple[int, int] | None = None
+    """(height, width) where `data` is no file but bare pixels: rows from the top, 3 bytes RGB each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,17 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from service.errors import InvalidRequest, UnsupportedMedia
 from service.images import ImageLimits
 from service.rest.schemas import PoseQuery
+from service.types import Frame
 
 TIMEOUT = "X-Request-Timeout-Ms"
 LONGEST_TIMEOUT_MS = 3_600_000
 FORM_ROOM_BYTES = 64 * 1024
 """What a multipart body may hold beside the image, and the longest of its fields."""
 
+PIXELS = "application/x-raw-rgb"
+"""Media type of bare pixels; its parameters are `width` and `height`."""
+
+_SIDE_DIGITS = 8
 _MAX_FIELDS = len(PoseQuery.model_fields)
 
 
@@ -43,26 +48,42 @@ def deadline(request: Request) -> float:
     return time.monotonic() + timeout_ms / 1e3
 
 
-async def read(request: Request, query: PoseQuery, limits: ImageLimits) -> tuple[bytes, PoseQuery]:
-    """The image's bytes, and the query completed by the fields of a form; a query value wins over a field.
+async def read(request: Request, query: PoseQuery, limits: ImageLimits) -> tuple[Frame, PoseQuery]:
+    """The image, and the query completed by the fields of a form; a query value wins over a field.
 
     Raises:
         UnsupportedMedia: the body is declared to be something else, or compressed.
         ImageTooLarge: it is longer than the limits; noticed before it is read, or as soon as it has grown too long.
-        InvalidRequest: a multipart body that is malformed, or lacks the image.
+        InvalidRequest: a multipart body that is malformed, or lacks the image; bare pixels of unknown size.
     """
     headers = request.headers
     if headers.get("content-encoding", "identity") != "identity":
         raise UnsupportedMedia("send the body without a Content-Encoding")
-    media = headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+    media, _, parameters = headers.get("content-type", "application/octet-stream").partition(";")
+    media = media.strip().lower()
     if media == "multipart/form-data":
         return await _read_form(request, query, limits)
     if media.startswith("image/") or media == "application/octet-stream":
-        return await _read_raw(request, limits), query
+        return Frame(await _read_raw(request, limits)), query
+    if media == PIXELS:
+        size = _pixels_size(parameters)
+        return Frame(await _read_raw(request, limits), size), query
     raise UnsupportedMedia(
-        f"send the image as it is with Content-Type image/jpeg (or the like), or as the file `image` "
-        f"of multipart/form-data; not {media[:80]!r}"
+        f"send the image as it is with Content-Type image/jpeg (or the like), as the file `image` "
+        f"of multipart/form-data, or bare pixels as {PIXELS}; not {media[:80]!r}"
     )
+
+
+def _pixels_size(parameters: str) -> tuple[int, int]:
+    """(height, width) from `width=192; height=256`."""
+    given = dict(part.strip().lower().partition("=")[::2] for part in parameters.split(";"))
+    sides = [given.get(name, "") for name in ("height", "width")]
+    if not all(side.isascii() and side.isdigit() and len(side) < _SIDE_DIGITS for side in sides):
+        raise InvalidRequest(
+            f"bare pixels need their size: {PIXELS}; width=192; height=256", field="Content-Type"
+        )
+    height, width = map(int, sides)
+    return height, width
 
 
 async def _read_raw(request: Request, limits: ImageLimits) -> bytes:
@@ -72,7 +93,7 @@ async def _read_raw(request: Request, limits: ImageLimits) -> bytes:
     return bytes(body)
 
 
-async def _read_form(request: Request, query: PoseQuery, limits: ImageLimits) -> tuple[bytes, PoseQuery]:
+async def _read_form(request: Request, query: PoseQuery, limits: ImageLimits) -> tuple[Frame, PoseQuery]:
     parser = MultiPartParser(
         request.headers,
         _at_most(request, limits, room=FORM_ROOM_BYTES),
@@ -96,7 +117,7 @@ async def _read_form(request: Request, query: PoseQuery, limits: ImageLimits) ->
     finally:
         await form.close()
     limits.check_bytes(len(data))
-    return data, parse_query(fields | query.model_dump(exclude_unset=True))
+    return Frame(data), parse_query(fields | query.model_dump(exclude_unset=True))
 
 
 def parse_query(values: dict[str, object]) -> PoseQuery:

@@ -17,7 +17,7 @@ from service.predictor import Predictor
 from service.registry import Registry
 from service.rest import body, schemas
 from service.status import STATUS
-from service.types import Frame, Prediction
+from service.types import Prediction
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _POSE_BODY = {
@@ -25,6 +25,7 @@ _POSE_BODY = {
     "content": {
         **{f"image/{each.lower()}": _BINARY for each in FORMATS},
         "application/octet-stream": _BINARY,
+        body.PIXELS: _BINARY,
         "multipart/form-data": {
             "schema": {
                 "type": "object",
@@ -81,13 +82,14 @@ def build(
 
         Without boxes the service finds one person itself; `box_source` in the answer says how. Coordinates are
         pixels of the image as sent, after its EXIF orientation was applied; (0, 0) is the centre of the top-left
-        pixel. Transparent images are laid over black; an animation counts by its first frame.
+        pixel. Transparent images are laid over black; an animation counts by its first frame. Pixels that are not
+        encoded at all are sent as `application/x-raw-rgb; width=192; height=256`: rows from the top, 3 bytes RGB each.
 
             curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' 'http://localhost:8000/v1/pose'
         """
         deadline_s = body.deadline(request)
-        data, query = await body.read(request, query, limits)
-        answer = predictor.predict(Frame(data), query.options(), deadline_s=deadline_s)
+        frame, query = await body.read(request, query, limits)
+        answer = predictor.predict(frame, query.options(), deadline_s=deadline_s)
         prediction = await _while_connected(request, answer)
         request.scope["reppose.timing"] = prediction.timing
         if prediction.picture is not None:

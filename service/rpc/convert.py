@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from service.errors import InvalidRequest
 from service.pb.reppose.v1 import pose_pb2 as pb
 from service.status import Report
 from service.types import BoxSource, Comparison, Frame, Options, Pose, Prediction, Reading
@@ -14,7 +15,7 @@ _BOX_SOURCE = {
 
 
 def request_from(message: pb.EstimateRequest) -> tuple[Frame, Options]:
-    """What a client asks for."""
+    """What a client asks for. Raises InvalidRequest where it sends two images in one."""
     boxes = tuple((box.x, box.y, box.width, box.height) for box in message.boxes)
     options = Options(
         boxes=boxes or None,
@@ -22,7 +23,12 @@ def request_from(message: pb.EstimateRequest) -> tuple[Frame, Options]:
         decoder=message.decoder or None,
         compare=message.compare,
     )
-    return Frame(message.image), options
+    if not message.HasField("pixels"):
+        return Frame(message.image), options
+    if message.image:
+        raise InvalidRequest("send an image or pixels, not both", field="pixels")
+    pixels = message.pixels
+    return Frame(pixels.rgb, (pixels.height, pixels.width)), options
 
 
 def prediction_to(prediction: Prediction) -> pb.EstimateResponse:

@@ -19,18 +19,30 @@ BOX_SOURCE_FOUND: BoxSource
 BOX_SOURCE_IMAGE: BoxSource
 
 class EstimateRequest(_message.Message):
-    __slots__ = ("image", "boxes", "model", "decoder", "compare")
+    __slots__ = ("image", "boxes", "model", "decoder", "compare", "pixels")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     BOXES_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DECODER_FIELD_NUMBER: _ClassVar[int]
     COMPARE_FIELD_NUMBER: _ClassVar[int]
+    PIXELS_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     boxes: _containers.RepeatedCompositeFieldContainer[Box]
     model: str
     decoder: str
     compare: bool
-    def __init__(self, image: _Optional[bytes] = ..., boxes: _Optional[_Iterable[_Union[Box, _Mapping]]] = ..., model: _Optional[str] = ..., decoder: _Optional[str] = ..., compare: _Optional[bool] = ...) -> None: ...
+    pixels: Pixels
+    def __init__(self, image: _Optional[bytes] = ..., boxes: _Optional[_Iterable[_Union[Box, _Mapping]]] = ..., model: _Optional[str] = ..., decoder: _Optional[str] = ..., compare: _Optional[bool] = ..., pixels: _Optional[_Union[Pixels, _Mapping]] = ...) -> None: ...
+
+class Pixels(_message.Message):
+    __slots__ = ("rgb", "width", "height")
+    RGB_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    rgb: bytes
+    width: int
+    height: int
+    def __init__(self, rgb: _Optional[bytes] = ..., width: _Optional[int] = ..., height: _Optional[int] = ...) -> None: ...
 
 class Box(_message.Message):
     __slots__ = ("x", "y", "width", "height")
