@@ -9,7 +9,9 @@ What holds whatever happens:
 - a client may leave at any moment: an item cancelled while it waits is never worked on, and nobody else notices;
 - an error of a batch is the answer of that batch's items and of no others;
 - a full queue refuses at once, and so does one that is too long for an item's deadline, by what a batch has cost of
-  late; an item whose deadline passes is answered then, and not worked on if it still waits.
+  late; an item whose deadline passes is answered then, and not worked on if it still waits;
+- a worker that hangs, or whose thread dies, is given up: its batch gets an error, a fresh worker takes its place, and
+  what it may still answer later is thrown away. A thread cannot be killed, so one that hangs for good keeps its memory.
 
 All methods belong to the event loop's thread; only the workers run elsewhere.
 """
@@ -20,14 +22,17 @@ import asyncio
 import contextlib
 import math
 import os
+import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from service.errors import DeadlineExceeded, NotReady, Overloaded
+from service.errors import DeadlineExceeded, NotReady, Overloaded, WorkerLost
+from service.logs import facts, log
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -38,6 +43,8 @@ Work = Callable[[Sequence[Item]], Sequence[Answer | Exception]]
 
 NEWEST_SHARE = 0.1
 """How much the newest batch counts in the learned cost of a batch."""
+STUCK_COSTS = 10.0
+"""A batch that takes this many times the learned cost, and `stuck_s` at least, will not end."""
 
 
 class Observer(Protocol):
@@ -45,6 +52,9 @@ class Observer(Protocol):
 
     def batch_taken(self, waited_s: Sequence[float]) -> None:
         """A batch left the queue; each of its items had waited this long."""
+
+    def worker_replaced(self, reason: str) -> None:
+        """A worker was given up because it is `stuck` or `died`; called from the event loop."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,16 +65,29 @@ class _Waiting(Generic[Item, Answer]):
     deadline_s: float
 
 
+@dataclass(slots=True, eq=False)
+class _Worker(Generic[Item, Answer]):
+    number: int
+    work: Work[Item, Answer]
+    processor: int | None
+    thread: threading.Thread | None = None
+    current: tuple[Sequence[_Waiting[Item, Answer]], float] | None = None
+    """The batch it is at, and since when; replaced as a whole, so that it may be read at any time."""
+    abandoned: bool = False
+
+
 class Batcher(Generic[Item, Answer]):
     """One queue and its workers.
 
     Args:
-        open_worker: called once per worker, when the batcher starts; what it returns is used by that worker alone.
+        open_worker: called once per worker, when the batcher starts and when one is replaced; what it returns is used
+            by that worker alone.
         workers: number of threads.
         size: most items of a batch.
         capacity: most waiting items.
         processors: one for each worker to be tied to, or empty.
-        observer: hears about batches.
+        observer: hears about batches and workers.
+        stuck_s: a worker that has been at a batch for this long, and for many times what a batch costs, is given up.
         name: stands in thread names.
     """
 
@@ -77,6 +100,7 @@ class Batcher(Generic[Item, Answer]):
         capacity: int,
         processors: Sequence[int] = (),
         observer: Observer | None = None,
+        stuck_s: float = 30.0,
         name: str = "batcher",
     ) -> None:
         if processors and len(processors) != workers:
@@ -86,16 +110,17 @@ class Batcher(Generic[Item, Answer]):
         self._size = size
         self._processors = tuple(processors) or (None,) * workers
         self._observer = observer
+        self._stuck_s = stuck_s
         self._name = name
         self._queue: deque[_Waiting[Item, Answer]] = deque()
         self._changed = threading.Condition()
         self._idle = 0
-        self._busy_since_s: dict[int, float] = {}
         self._batch_s: float | None = None
         self._stopping = False
         self._unanswered: set[asyncio.Future[Answer]] = set()
         self._hopeful: deque[asyncio.Future[None]] = deque()
-        self._threads: list[threading.Thread] = []
+        self._workers: list[_Worker[Item, Answer]] = []
+        self._watch: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -107,18 +132,15 @@ class Batcher(Generic[Item, Answer]):
     def busy_s(self) -> float:
         """How long the slowest worker has been at its present batch; much more than usual means that it hangs."""
         now = time.monotonic()
-        return now - min((now, *self._busy_since_s.copy().values()))
+        return now - min((now, *(at[1] for worker in self._workers if (at := worker.current))))
 
     def start(self) -> None:
         """Open the workers and start their threads. Raises whatever `open_worker` raises."""
         self._loop = asyncio.get_running_loop()
         opened = [self._open_worker() for _ in self._processors]
         for number, (work, processor) in enumerate(zip(opened, self._processors, strict=True)):
-            thread = threading.Thread(
-                target=self._serve, args=(number, work, processor), name=f"{self._name}-{number}", daemon=True
-            )
-            thread.start()
-            self._threads.append(thread)
+            self._workers.append(self._started(number, work, processor))
+        self._watch = self._loop.call_later(self._stuck_s / 4, self._look_after)
 
     def submit(self, item: Item, deadline_s: float = math.inf) -> asyncio.Future[Answer]:
         """Queue an item. Cancel the future to take it back.
@@ -185,9 +207,12 @@ class Batcher(Generic[Item, Answer]):
         late = [future for future in waiting if not future.done()]
         for future in late:
             future.set_exception(NotReady("the service stopped before it came to this request"))
+        if self._watch is not None:
+            self._watch.cancel()
         if not late:  # a worker that is stuck is left to end with the process
-            for thread in self._threads:
-                await asyncio.to_thread(thread.join, timeout_s)
+            ends_s = time.monotonic() + timeout_s
+            for worker in self._workers:
+                await asyncio.to_thread(worker.thread.join, max(0.0, ends_s - time.monotonic()))
         return not late
 
     def _expected_s(self) -> float:
@@ -197,35 +222,110 @@ class Batcher(Generic[Item, Answer]):
         batches = math.ceil((len(self._queue) + 1) / self._size)
         return math.ceil(batches / len(self._processors)) * self._batch_s
 
-    def _serve(self, number: int, work: Work[Item, Answer], processor: int | None) -> None:
-        if processor is not None:
+    def _started(self, number: int, work: Work[Item, Answer], processor: int | None) -> _Worker[Item, Answer]:
+        worker = _Worker(number, work, processor)
+        worker.thread = threading.Thread(
+            target=self._run, args=(worker,), name=f"{self._name}-{number}", daemon=True
+        )
+        worker.thread.start()
+        return worker
+
+    def _look_after(self) -> None:
+        """Give up the workers that hang. Runs on the event loop, several times per `stuck_s`."""
+        limit_s = max(self._stuck_s, STUCK_COSTS * (self._batch_s or 0.0))
+        for worker in list(self._workers):
+            current = worker.current
+            if current is not None and time.monotonic() - current[1] >= limit_s:
+                self._give_up(worker, "stuck", current)
+        self._fill_places()
+        self._watch = self._loop.call_later(self._stuck_s / 4, self._look_after)
+
+    def _give_up(
+        self,
+        worker: _Worker[Item, Answer],
+        reason: str,
+        seen: tuple[Sequence[_Waiting[Item, Answer]], float] | None = None,
+    ) -> None:
+        """Answer a lost worker's batch, and open another worker.
+
+        Args:
+            worker: the lost one.
+            reason: `stuck` or `died`.
+            seen: for one that is stuck: at what. Not given up if it has gone on since.
+        """
+        with self._changed:
+            current = worker.current
+            if worker.abandoned or (seen is not None and current is not seen):
+                return
+            worker.abandoned = True
+        frame = sys._current_frames().get(worker.thread.ident)
+        where = "".join(traceback.format_stack(frame)) if reason == "stuck" and frame else None
+        log.error("worker replaced", extra=facts(batcher=self._name, reason=reason, where=where))
+        for waiting in current[0] if current else ():
+            if not waiting.future.done():
+                waiting.future.set_exception(WorkerLost(f"the worker that had this request: {reason}"))
+        if self._observer is not None:
+            self._observer.worker_replaced(reason)
+        self._fill_places()
+
+    def _fill_places(self) -> None:
+        """Open a worker in the place of each that was given up; what cannot be opened now is tried again later."""
+        for place, lost in enumerate(self._workers):
+            if lost.abandoned:
+                try:
+                    self._workers[place] = self._started(lost.number, self._open_worker(), lost.processor)
+                except Exception as error:
+                    log.error("no worker could be opened", exc_info=error)
+
+    def _run(self, worker: _Worker[Item, Answer]) -> None:
+        """The life of a worker's thread; however it ends early, the event loop hears of it."""
+        try:
+            self._serve(worker)
+        except BaseException as error:
+            log.error("a worker's thread ends", exc_info=error)
+            self._on_loop(self._give_up, worker, "died")
+
+    def _serve(self, worker: _Worker[Item, Answer]) -> None:
+        if worker.processor is not None:
             with contextlib.suppress(
                 OSError
             ):  # the processor was taken from us since; running is what counts
-                os.sched_setaffinity(0, {processor})
-        while batch := self._take():
-            started = self._busy_since_s[number] = time.monotonic()
+                os.sched_setaffinity(0, {worker.processor})
+        while batch := self._take(worker):
+            started = worker.current[1]
+            left_by: BaseException | None = None
             answers: Sequence[Answer | Exception]
             try:
                 if self._observer is not None:
                     self._observer.batch_taken([started - waiting.since_s for waiting in batch])
-                answers = work([waiting.item for waiting in batch])
+                answers = worker.work([waiting.item for waiting in batch])
                 if len(answers) != len(batch):
                     raise RuntimeError(f"{len(batch)} items got {len(answers)} answers")
             except Exception as error:
                 answers = [error] * len(batch)
             except BaseException as error:  # would end the event loop if it were raised there
-                answers = [RuntimeError(f"the worker was left by {error!r}")] * len(batch)
-            spent_s = time.monotonic() - self._busy_since_s.pop(number)
-            try:
-                self._loop.call_soon_threadsafe(self._deliver, batch, answers, spent_s)
-            except RuntimeError:
-                return  # the loop is closed, and with it everyone who waited
+                left_by = error
+                answers = [WorkerLost(f"the worker was left by {error!r}")] * len(batch)
+            worker.current = None
+            if not self._on_loop(self._deliver, worker, batch, answers, time.monotonic() - started):
+                return
+            if left_by is not None:
+                raise left_by
 
-    def _take(self) -> list[_Waiting[Item, Answer]]:
-        """The next batch; empty when there will be no more."""
+    def _on_loop(self, call: Callable[..., None], *arguments: object) -> bool:
+        """Have the event loop make a call; False where it is closed, and with it everyone who waited."""
+        try:
+            self._loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:
+            return False
+        return True
+
+    def _take(self, worker: _Worker[Item, Answer]) -> list[_Waiting[Item, Answer]]:
+        """The next batch; empty when there will be no more for this worker."""
         with self._changed:
             while True:
+                if worker.abandoned:
+                    return []
                 while not self._queue and not self._stopping:
                     self._idle += 1
                     self._changed.wait()
@@ -242,14 +342,18 @@ class Batcher(Generic[Item, Answer]):
                 if self._queue:
                     self._changed.notify()
                 if batch:
+                    worker.current = (batch, now)
                     return batch
 
     def _deliver(
         self,
+        worker: _Worker[Item, Answer],
         batch: Sequence[_Waiting[Item, Answer]],
         answers: Sequence[Answer | Exception],
         spent_s: float,
     ) -> None:
+        if worker.abandoned:  # its batch has been answered
+            return
         known_s = spent_s if self._batch_s is None else self._batch_s
         self._batch_s = known_s + NEWEST_SHARE * (spent_s - known_s)
         for waiting, answer in zip(batch, answers, strict=True):

@@ -51,5 +51,9 @@ class NotReady(ServiceError):
     """The service starts or stops."""
 
 
+class WorkerLost(ServiceError):
+    """The worker that had the request hangs or died; another took its place, but not this request."""
+
+
 class StartupError(ServiceError):
     """The service cannot start: a port is taken, a model is missing or broken."""

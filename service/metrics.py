@@ -100,6 +100,12 @@ class Metrics:
             ["model"],
             registry=registry,
         )
+        self._workers_replaced = Counter(
+            "reppose_workers_replaced",
+            "Workers that were given up, and replaced; reason is 'stuck' or 'died'.",
+            ["model", "reason"],
+            registry=registry,
+        )
         self._model_info = Gauge(
             "reppose_model_info",
             "1 for every model that is served.",
@@ -124,6 +130,7 @@ class Metrics:
         return StageMetrics(
             {stage: self._stage_seconds.labels(reference, stage) for stage in STAGES},
             self._batch_crops.labels(reference),
+            {reason: self._workers_replaced.labels(reference, reason) for reason in ("stuck", "died")},
         )
 
     def forget_models(self) -> None:
@@ -147,9 +154,10 @@ class Metrics:
 class StageMetrics:
     """Where one model's time goes. May be used from many threads."""
 
-    def __init__(self, seconds: dict[str, Histogram], crops: Histogram) -> None:
+    def __init__(self, seconds: dict[str, Histogram], crops: Histogram, replaced: dict[str, Counter]) -> None:
         self._seconds = seconds
         self._crops = crops
+        self._replaced = replaced
 
     def spent(self, stage: str, seconds: float) -> None:
         """Time spent in one of STAGES."""
@@ -163,3 +171,7 @@ class StageMetrics:
         """Frames left the queue after waiting this long."""
         for seconds in waited_s:
             self._seconds["queue"].observe(seconds)
+
+    def worker_replaced(self, reason: str) -> None:
+        """A worker was given up: `stuck` or `died`."""
+        self._replaced[reason].inc()

@@ -271,6 +271,7 @@ def _open_model(found: Bundle, settings: Settings, limits: ImageLimits, metrics:
             capacity=settings.batch.queue,
             processors=_processors(workers, settings.batch.pin),
             observer=stage_metrics,
+            stuck_s=settings.batch.stuck_s,
             name=reference,
         ),
         precision,

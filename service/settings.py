@@ -91,6 +91,9 @@ class BatchSettings(_Group):
     """Threads per model; 0 for one per processor that this process may use (affinity and cgroup quota)."""
     pin: Literal["auto", "on", "off"] = "auto"
     """Tie each worker to one processor; auto does where there is one worker per processor of the affinity mask."""
+    stuck_s: PositiveFloat = 30.0
+    """A worker that has been at its batch for this long, and for ten times what a batch costs, hangs: its batch fails
+    and another worker takes its place."""
 
 
 class DrainSettings(_Group):

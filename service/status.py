@@ -45,6 +45,7 @@ STATUS: dict[type[Exception], Status] = {
     errors.Overloaded: Status("overloaded", Http.TOO_MANY_REQUESTS, Grpc.RESOURCE_EXHAUSTED),
     errors.DeadlineExceeded: Status("deadline_exceeded", Http.GATEWAY_TIMEOUT, Grpc.DEADLINE_EXCEEDED),
     errors.NotReady: Status("not_ready", Http.SERVICE_UNAVAILABLE, Grpc.UNAVAILABLE),
+    errors.WorkerLost: INTERNAL,
     errors.StartupError: INTERNAL,
     zoo.ModelZooError: INTERNAL,
     zoo.SkeletonError: INTERNAL,

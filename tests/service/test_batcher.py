@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from service import cpus
 from service.batcher import Batcher
-from service.errors import NotReady, Overloaded
+from service.errors import NotReady, Overloaded, WorkerLost
 
 WAIT_S = 20.0
 """Far more than anything here takes; reached only by a failure."""
@@ -205,7 +206,7 @@ def test_a_failed_batch_fails_its_own_and_no_others(fault: BaseException) -> Non
 
     async def test() -> None:
         batcher = made(work)
-        with pytest.raises((ValueError, RuntimeError)):
+        with pytest.raises((ValueError, RuntimeError, WorkerLost)):
             await batcher.submit("bad")
         assert await batcher.submit("good") == "good"
         await batcher.stop(WAIT_S)
@@ -315,6 +316,9 @@ def test_the_observer_hears_how_long_each_item_waited() -> None:
         def batch_taken(self, waited_s: Sequence[float]) -> None:
             heard.append(waited_s)
 
+        def worker_replaced(self, reason: str) -> None:
+            raise AssertionError(reason)
+
     async def test() -> None:
         batcher = made(lambda items: items, observer=Observer())
         await asyncio.gather(*(batcher.submit(item) for item in range(5)))
@@ -337,3 +341,139 @@ def test_each_worker_keeps_to_its_processor() -> None:
     assert cpus.affinity() == mine
     with pytest.raises(ValueError, match="2 workers"):
         Batcher(lambda: lambda items: items, workers=2, size=1, capacity=1, processors=mine[:1])
+
+
+class Lives:
+    """Opens workers that hang at the item `hang` until they are let go, and counts what becomes of them."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.replaced: list[str] = []
+        self.let_go = threading.Event()
+        self.came_back = threading.Semaphore(0)
+
+    def open(self) -> Callable[[Sequence[Any]], list[Any]]:
+        self.opened += 1
+        number = self.opened
+
+        def work(items: Sequence[Any]) -> list[Any]:
+            if "hang" in items:
+                assert self.let_go.wait(WAIT_S)
+                self.came_back.release()
+            if "die" in items:
+                raise SystemExit("the end of this thread")
+            return [(item, number) for item in items]
+
+        return work
+
+    def batch_taken(self, waited_s: Sequence[float]) -> None:
+        pass
+
+    def worker_replaced(self, reason: str) -> None:
+        self.replaced.append(reason)
+
+    def batcher(self, **options: Any) -> Batcher:
+        options = {"workers": 1, "size": 1, "capacity": 8, "stuck_s": 0.3, "observer": self} | options
+        batcher = Batcher(self.open, **options)
+        batcher.start()
+        return batcher
+
+
+def test_a_worker_that_hangs_is_replaced_and_what_it_says_later_is_thrown_away() -> None:
+    async def test() -> None:
+        lives = Lives()
+        batcher = lives.batcher(name="hanging")
+        hangs, behind = batcher.submit("hang"), batcher.submit("behind")
+        with pytest.raises(WorkerLost):
+            await hangs
+        assert await behind == ("behind", 2)  # by a fresh worker, while the first still hangs
+        assert (lives.opened, lives.replaced, batcher.busy_s) == (2, ["stuck"], 0)
+        lives.let_go.set()
+        assert await asyncio.to_thread(lives.came_back.acquire, timeout=WAIT_S)
+        answers = [await batcher.submit(item) for item in range(20)]
+        assert answers == [(item, 2) for item in range(20)]  # the one that came back takes nothing more
+        assert isinstance(hangs.exception(), WorkerLost)
+        while sum(thread.name.startswith("hanging") for thread in threading.enumerate()) > 1:
+            await asyncio.sleep(0.01)  # and its thread ends
+        assert await batcher.stop(WAIT_S)
+
+    run(test)
+
+
+def test_a_batch_that_is_slow_as_ever_is_not_taken_for_one_that_hangs() -> None:
+    """What batches have cost of late counts, not the setting alone."""
+
+    async def test() -> None:
+        lives = Lives()
+
+        def slow(items: Sequence[float]) -> list[float]:
+            time.sleep(items[0])
+            return list(items)
+
+        batcher = Batcher(lambda: slow, workers=1, size=1, capacity=8, stuck_s=1.0, observer=lives)
+        batcher.start()
+        assert [await batcher.submit(spent_s) for spent_s in (0.5, 1.5)] == [0.5, 1.5]
+        assert await batcher.stop(WAIT_S)
+        assert lives.replaced == []
+
+    run(test)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_worker_whose_thread_dies_is_replaced_and_its_batch_answered(workers: int) -> None:
+    async def test() -> None:
+        lives = Lives()
+        batcher = lives.batcher(workers=workers, stuck_s=WAIT_S)
+        for count in range(1, 4):
+            with pytest.raises(WorkerLost, match="end of this thread"):
+                await batcher.submit("die")
+            while len(lives.replaced) < count:
+                await asyncio.sleep(0)
+            assert (await batcher.submit("next"))[0] == "next"
+        assert lives.replaced == ["died"] * 3
+        assert lives.opened == workers + 3
+        assert await batcher.stop(WAIT_S)
+
+    run(test)
+
+
+def test_a_worker_that_cannot_be_opened_again_at_once_is_opened_later() -> None:
+    async def test() -> None:
+        lives = Lives()
+        broken = iter([False, True, True])
+
+        def open_worker() -> Any:
+            if next(broken, False):
+                raise MemoryError("no room for a batch")
+            return lives.open()
+
+        batcher = Batcher(open_worker, workers=1, size=1, capacity=8, stuck_s=0.3, observer=lives)
+        batcher.start()
+        dies, behind = batcher.submit("die"), batcher.submit("behind")
+        with pytest.raises(WorkerLost):
+            await dies
+        assert await behind == ("behind", 2)
+        assert lives.replaced == ["died"]
+        assert await batcher.stop(WAIT_S)
+
+    run(test)
+
+
+def test_stop_ends_although_a_worker_hangs() -> None:
+    async def test() -> None:
+        lives = Lives()
+        batcher = lives.batcher()
+        hangs, behind = batcher.submit("hang"), batcher.submit("behind")
+        assert await batcher.stop(WAIT_S)  # the watch goes on while it drains
+        assert isinstance(hangs.exception(), WorkerLost)
+        assert behind.result() == ("behind", 2)
+
+        left = lives.batcher(stuck_s=1000.0)
+        leaver = left.submit("hang")
+        while not left.busy_s:
+            await asyncio.sleep(0.01)
+        leaver.cancel()
+        assert await left.stop(0.05)  # nobody waits for the one that hangs
+        lives.let_go.set()
+
+    run(test)
