@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.gc_collector import GCCollector
@@ -112,6 +114,19 @@ class Metrics:
             ["model", "version", "skeleton", "default"],
             registry=registry,
         )
+        self._model_load_seconds = Gauge(
+            "reppose_model_load_seconds",
+            "From opening a model's graph to the end of its warm-up.",
+            ["model"],
+            registry=registry,
+        )
+        self._model_memory = Gauge(
+            "reppose_model_memory_bytes",
+            "How much the process grew, in resident memory, while it loaded and warmed up this model. What other "
+            "work took or gave back meanwhile is counted in, and memory that an earlier model left may be used again.",
+            ["model"],
+            registry=registry,
+        )
         self.reloads = Counter(
             "reppose_reloads",
             "Times that the models were read again; outcome is 'ok' or 'failed'.",
@@ -135,7 +150,14 @@ class Metrics:
 
     def forget_models(self) -> None:
         """Drop what is reported of single models at present; counts of the past stay."""
-        for gauge in (self._queue_depth, self._queue_capacity, self._worker_busy, self._model_info):
+        for gauge in (
+            self._queue_depth,
+            self._queue_capacity,
+            self._worker_busy,
+            self._model_info,
+            self._model_load_seconds,
+            self._model_memory,
+        ):
             gauge.clear()
 
     def watch_queue(
@@ -149,6 +171,20 @@ class Metrics:
     def serves(self, name: str, version: str, skeleton: str, *, default: bool) -> None:
         """Note a model that is ready to answer."""
         self._model_info.labels(name, version, skeleton, str(default).lower()).set(1)
+
+    def loaded(self, reference: str, load_s: float, memory_bytes: int) -> None:
+        """Note what it took to load a model."""
+        self._model_load_seconds.labels(reference).set(load_s)
+        self._model_memory.labels(reference).set(memory_bytes)
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds at present; 0 where there is no /proc."""
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 class StageMetrics:

@@ -32,6 +32,10 @@ class ServedModel:
     """What it computes in."""
     provider: str = "cpu"
     """What it runs on, see `runner.PROVIDERS`."""
+    load_s: float = 0.0
+    """From opening its graph to the end of its warm-up."""
+    memory_bytes: int = 0
+    """How much the process grew meanwhile, in resident memory."""
 
     @property
     def manifest(self) -> BundleManifest:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ from service.errors import StartupError
 from service.health import Readiness
 from service.images import ImageLimits
 from service.logs import facts, log
-from service.metrics import Metrics
+from service.metrics import Metrics, resident_bytes
 from service.predictor import Predictor, Stages
 from service.registry import Registry, ServedModel
 from service.rest import app
@@ -78,6 +79,7 @@ class Core:
                 model.manifest.skeleton,
                 default=model is self.registry.default,
             )
+            self.metrics.loaded(model.reference, model.load_s, model.memory_bytes)
         await asyncio.gather(*(model.batcher.stop(settings.drain.timeout_s) for model in leaving))
 
     async def stop(self, timeout_s: float) -> bool:
@@ -254,8 +256,10 @@ def _open_model(found: Bundle, settings: Settings, limits: ImageLimits, metrics:
     precision = settings.models.precision
     if precision == "auto":
         precision = "fp32" if found.int8_path is None else "int8"
+    began_s, held_bytes = time.perf_counter(), resident_bytes()
     loaded = runner.load(found, precision, settings.models.provider)
     loaded.warm_up(settings.batch.size)
+    load_s, grown_bytes = time.perf_counter() - began_s, resident_bytes() - held_bytes
     reference = f"{found.name}@{found.version}"
     stage_metrics = metrics.stages(reference)
     stages = Stages(
@@ -276,6 +280,8 @@ def _open_model(found: Bundle, settings: Settings, limits: ImageLimits, metrics:
         ),
         precision,
         loaded.provider,
+        load_s,
+        max(0, grown_bytes),
     )
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
+from model_zoo import bundle
 from model_zoo.bundle import Bundle
+from model_zoo.manifest import BundleManifest
 from service.errors import NotReady, StartupError, UnknownModel
 from service.registry import Registry, ServedModel
+from service.server import build_core
+from service.settings import Settings
 from tests import tiny_model
 
 
@@ -84,3 +91,49 @@ def test_a_corrupt_bundle_is_named(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="sha256") as error:
         loaded(tmp_path)
     assert str(written.model_path) in str(error.value)
+
+
+TABLE_BYTES = 64 << 20
+
+
+def with_a_table(facts: BundleManifest) -> bytes:
+    """The tiny graph, with a table of so many bytes that changes nothing but has to be held in memory."""
+    model = onnx.load_from_string(tiny_model.graph(facts))
+    nodes, constants = model.graph.node, model.graph.initializer
+    nodes[-1].output[0] = "plain"
+    for name, value in (
+        ("table", np.zeros(TABLE_BYTES // 4, np.float32)),
+        ("limit", np.array(99, np.int64)),
+    ):
+        constants.append(onnx.numpy_helper.from_array(value, name))
+    nodes.extend(
+        [
+            onnx.helper.make_node("ReduceMax", ["plain"], ["highest"], keepdims=0),
+            onnx.helper.make_node("Cast", ["highest"], ["whole"], to=onnx.TensorProto.INT64),
+            onnx.helper.make_node("Min", ["whole", "limit"], ["index"]),
+            onnx.helper.make_node("Gather", ["table", "index"], ["nothing"]),
+            onnx.helper.make_node("Add", ["plain", "nothing"], ["heatmaps"]),
+        ]
+    )
+    return model.SerializeToString()
+
+
+def test_what_a_model_took_to_load_is_measured(tmp_path: Path) -> None:
+    facts = tiny_model.manifest(version="2")
+    bundle.write(tmp_path, facts, {facts.model_file: with_a_table(facts)})
+    tiny_model.write(tmp_path)
+    models = {"roots": (tmp_path,), "default": "tiny"}
+    settings = Settings(models=models, batch={"workers": 1, "pin": "off"})
+
+    def value(name: str, version: str) -> float | None:
+        return core.metrics.registry.get_sample_value(f"reppose_model_{name}", {"model": f"tiny@{version}"})
+
+    async def load_and_stop() -> None:
+        await core.load(settings)
+        await core.stop(20)
+
+    core = build_core(settings)
+    asyncio.run(load_and_stop())
+    assert TABLE_BYTES <= value("memory_bytes", "2") < 4 * TABLE_BYTES
+    assert 0 <= value("memory_bytes", "1") < TABLE_BYTES
+    assert 0 < value("load_seconds", "2") < 60

@@ -115,7 +115,9 @@ def test_models_are_swapped_under_load(root: Path, scene: Scene) -> None:
         metrics = serving.get(service, "/metrics").text
         assert 'reppose_reloads_total{outcome="ok"} 1.0' in metrics
         assert 'reppose_model_info{default="true",model="tiny",skeleton="body19",version="3"} 1.0' in metrics
-        assert 'reppose_queue_depth{model="tiny@2"}' not in metrics
+        for name in ("queue_depth", "model_load_seconds", "model_memory_bytes"):
+            assert f'reppose_{name}{{model="tiny@3"}}' in metrics
+            assert f'reppose_{name}{{model="tiny@2"}}' not in metrics
 
 
 def test_a_broken_bundle_leaves_the_old_models_at_work(root: Path, scene: Scene) -> None:
