@@ -83,6 +83,32 @@ def read(folder: Path) -> Bundle:
     return Bundle(manifest, folder)
 
 
+def check(contents: Mapping[str, bytes], source: str) -> BundleManifest:
+    """Hold a bundle that is in memory against its manifest, as `read` does with one on disk.
+
+    Args:
+        contents: by plain file name, the manifest among them; what the manifest does not list is not looked at.
+        source: where it comes from, for the texts of errors.
+
+    Raises:
+        ManifestError, BundleCorrupt: as `read`.
+    """
+    if MANIFEST_FILE not in contents:
+        raise ManifestError(f"{source}: there is no {MANIFEST_FILE}")
+    if len(contents[MANIFEST_FILE]) > MOST_MANIFEST_BYTES:
+        raise ManifestError(f"{source}: {MANIFEST_FILE} is longer than {MOST_MANIFEST_BYTES} bytes")
+    manifest = _parse(contents[MANIFEST_FILE], f"{source}: {MANIFEST_FILE}")
+    _check_listing(manifest, manifest.files)
+    for name, expected in manifest.files.items():
+        if name not in contents:
+            raise BundleCorrupt(f"{source}: the file {name} is missing")
+        if len(contents[name]) != expected.bytes:
+            raise BundleCorrupt(f"{source}: {name}: {len(contents[name])} bytes instead of {expected.bytes}")
+        if (digest := hashlib.sha256(contents[name]).hexdigest()) != expected.sha256:
+            raise BundleCorrupt(f"{source}: {name}: sha256 {digest} instead of {expected.sha256}")
+    return manifest
+
+
 def write(
     root: Path, manifest: BundleManifest, files: Mapping[str, bytes], *, replace: bool = False
 ) -> Bundle:

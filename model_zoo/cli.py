@@ -1,4 +1,4 @@
-"""`reppose-zoo`: look at bundles and check them.
+"""`reppose-zoo`: look at bundles, check them, and bring them from one place to another.
 
 More commands come from any installed distribution that lists a function with Typer's annotations under the entry-point
 group `reppose.zoo_commands`.
@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from model_zoo import bundle
+from model_zoo import archive, bundle
 from model_zoo.bundle import Bundle
 from model_zoo.errors import BundleNotFound, ModelZooError
 from model_zoo.manifest import Accuracy, BundleManifest
@@ -28,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="""Look at pose models and check them.
+    help="""Look at pose models, check them, and bring them from one place to another.
 
     A model lives in a bundle: a folder <root>/<name>/<version>/ with manifest.json, the ONNX graph and its
     model card. Without --root the models that come with RepPose are meant.
@@ -121,6 +121,54 @@ def verify(
             typer.echo(f"ok  {checked.name}@{checked.version}  {checked.folder}")
     if broken:
         raise typer.Exit(1)
+
+
+@app.command()
+@_one_line_for_expected_errors()
+def pack(
+    model: Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="Without a version: the newest.")],
+    root: Root = bundle.BUILTIN,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A name that ends in .zip makes a zip. Left out: NAME-VERSION.tar.gz here."
+        ),
+    ] = None,
+) -> None:
+    """Put a bundle into one file, for `reppose-zoo install` somewhere else.
+
+    Example: reppose-zoo pack my-pose --root my-bundles
+    """
+    found = _find(model, root)
+    typer.echo(archive.pack(found, out or Path(f"{found.name}-{found.version}.tar.gz")))
+
+
+@app.command()
+@_one_line_for_expected_errors()
+def install(
+    source: Annotated[
+        Path, typer.Argument(help="A bundle's folder, or a .tar.gz or .zip file that holds one.")
+    ],
+    root: Root = bundle.BUILTIN,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace another bundle of this name and version.")
+    ] = False,
+) -> None:
+    """Put a bundle under --root, once size and sha256 of all its files were found right.
+
+    \b
+    Examples:
+      reppose-zoo install my-pose-1.tar.gz --root models
+      reppose-zoo install runs/export/my-pose/1 --root models
+    """
+    installed, fresh = archive.install(source, root, force=force)
+    state = "installed" if fresh else "was there already:"
+    typer.echo(f"{state}  {installed.name}@{installed.version}  {installed.folder}")
+    if fresh:
+        typer.echo(
+            f"A service whose REPPOSE_MODELS__ROOTS names {root} takes it over on SIGHUP, "
+            "or on POST /v1/admin/reload where REPPOSE_ADMIN__ENABLED allows that."
+        )
 
 
 def add_commands(offered: Iterable[EntryPoint]) -> None:
