@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import cv2
 import uvicorn
 import uvloop
+from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
 
 from model_zoo import skeletons
@@ -30,7 +31,7 @@ from service.logs import facts, log
 from service.metrics import Metrics, resident_bytes
 from service.predictor import Predictor, Stages
 from service.registry import Registry, ServedModel
-from service.rest import app
+from service.rest import admin, app
 from service.rpc.server import RpcServer
 from service.settings import Settings
 
@@ -148,13 +149,14 @@ class Server:
         log.info("ready", extra=facts(models=[model.reference for model in self._core.registry]))
 
     async def reload(self) -> None:
-        """Serve what is under the roots now; where that fails, go on with what is served."""
+        """Serve what is under the roots now; where that fails, raise why and go on with what is served."""
         async with self._loading:
             try:
                 await self._core.load(self._settings)
             except Exception as error:
                 self._core.metrics.reloads.labels("failed").inc()
                 log.error("not reloaded, the models stay as they are", exc_info=error)
+                raise
             else:
                 self._core.metrics.reloads.labels("ok").inc()
                 log.info("reloaded", extra=facts(models=[model.reference for model in self._core.registry]))
@@ -183,6 +185,12 @@ class Server:
         self._core.metrics.ready.set(reason is None)
         await self._rpc.set_serving(reason is None)
 
+    def _operators(self) -> APIRouter | None:
+        settings = self._settings.admin
+        if not settings.enabled:
+            return None
+        return admin.build(self._core.registry, self.reload, settings.token.get_secret_value())
+
     def _uvicorn_config(self) -> uvicorn.Config:
         core, settings = self._core, self._settings
         return uvicorn.Config(
@@ -192,6 +200,7 @@ class Server:
                 self._readiness,
                 core.metrics,
                 core.limits,
+                operators=self._operators(),
                 log_requests=settings.log.requests,
             ),
             http="httptools",
@@ -225,8 +234,12 @@ async def _serve(settings: Settings) -> bool:
     server = Server(settings)
     reloads: set[asyncio.Task[None]] = set()
 
+    async def reload_or_stay() -> None:
+        with contextlib.suppress(Exception):  # the log has it
+            await server.reload()
+
     def reload() -> None:
-        task = loop.create_task(server.reload())
+        task = loop.create_task(reload_or_stay())
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 

@@ -8,17 +8,29 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model_zoo import bundle
 
 ENV_PREFIX = "REPPOSE_"
 ENV_DELIMITER = "__"
+
+_TOKEN = re.compile(r"[!-~]{16,}")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -96,6 +108,23 @@ class BatchSettings(_Group):
     and another worker takes its place."""
 
 
+class AdminSettings(_Group):
+    """What an operator may ask over HTTP."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    enabled: bool = False
+    """Whether `POST /v1/admin/reload`, which reads the models again as SIGHUP does, is there; it needs a token."""
+    token: SecretStr = SecretStr("")
+    """What such a request must send as `Authorization: Bearer <token>`: 16 or more ASCII characters without spaces."""
+
+    @model_validator(mode="after")
+    def _check_token(self) -> Self:
+        if self.enabled and not _TOKEN.fullmatch(self.token.get_secret_value()):
+            raise ValueError("token must hold 16 or more ASCII characters without spaces")
+        return self
+
+
 class DrainSettings(_Group):
     """What happens between SIGTERM and the exit."""
 
@@ -137,6 +166,8 @@ class Settings(BaseSettings):
     """What one request may ask for."""
     batch: BatchSettings = BatchSettings()
     """How frames share a call of the model."""
+    admin: AdminSettings = AdminSettings()
+    """What an operator may ask over HTTP."""
     drain: DrainSettings = DrainSettings()
     """What happens between SIGTERM and the exit."""
     log: LogSettings = LogSettings()

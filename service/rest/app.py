@@ -6,7 +6,7 @@ import time
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -43,11 +43,14 @@ def build(
     metrics: Metrics,
     limits: ImageLimits,
     *,
+    operators: APIRouter | None = None,
     log_requests: bool = True,
 ) -> ASGIApp:
-    """The application over these objects."""
+    """The application over these objects, with the routes of `rest.admin` where they are given."""
     app = FastAPI(title="RepPose", version=_version(), description=_DESCRIPTION)
     app.include_router(routes.build(predictor, registry, readiness, limits, metrics.registry))
+    if operators is not None:
+        app.include_router(operators)
     for error in (ServiceError, ModelZooError):
         app.add_exception_handler(error, _listed_error)
     app.add_exception_handler(RequestValidationError, _wrong_query)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
 
 from model_zoo.bundle import Bundle
@@ -16,6 +17,7 @@ from service.errors import StartupError
 from service.pb.reppose.v1 import pose_pb2 as pb
 from service.pb.reppose.v1 import pose_pb2_grpc
 from service.registry import Registry, ServedModel
+from service.rest.schemas import ErrorResponse
 from tests import tiny_model
 from tests.service import serving
 from tests.service.conftest import Scene
@@ -98,13 +100,30 @@ class Clients:
             thread.join()
 
 
-def test_models_are_swapped_under_load(root: Path, scene: Scene) -> None:
-    with serving.running(root, REPPOSE_BATCH__QUEUE="4", REPPOSE_LOG__REQUESTS="false") as service:
+TOKEN = "a token that nobody guesses".replace(" ", "-")
+ADMIN = {"REPPOSE_ADMIN__ENABLED": "true", "REPPOSE_ADMIN__TOKEN": TOKEN}
+
+
+def ask_to_reload(service: serving.Service, authorization: str | None = f"Bearer {TOKEN}") -> httpx.Response:
+    headers = {} if authorization is None else {"Authorization": authorization}
+    url = f"{service.url}/v1/admin/reload"
+    return httpx.post(url, headers=headers, trust_env=False, timeout=60)
+
+
+@pytest.mark.parametrize("by", ["signal", "request"])
+def test_models_are_swapped_under_load(by: str, root: Path, scene: Scene) -> None:
+    quiet = {"REPPOSE_BATCH__QUEUE": "4", "REPPOSE_LOG__REQUESTS": "false"}
+    with serving.running(root, **quiet, **ADMIN) as service:
         clients = Clients(service, scene.png)
         try:
             shutil.rmtree(root / "tiny" / "2")
             tiny_model.write(root, version="3")
-            service.terminate(signal.SIGHUP)
+            if by == "signal":
+                service.terminate(signal.SIGHUP)
+            else:
+                answer = ask_to_reload(service)
+                assert answer.json() == serving.get(service, "/v1/models").json()
+                assert [each["version"] for each in answer.json()["models"]] == ["1", "3"]
             service.wait_for("reloaded")
         finally:
             clients.stop()
@@ -121,11 +140,66 @@ def test_models_are_swapped_under_load(root: Path, scene: Scene) -> None:
 
 
 def test_a_broken_bundle_leaves_the_old_models_at_work(root: Path, scene: Scene) -> None:
-    with serving.running(root) as service:
+    with serving.running(root, **ADMIN) as service:
         (root / "tiny" / "2" / "model.onnx").write_bytes(b"broken")
         service.terminate(signal.SIGHUP)
         service.wait_for("not reloaded, the models stay as they are")
+        answer = ask_to_reload(service)
+        error = ErrorResponse.model_validate_json(answer.content).error
+        assert (answer.status_code, error.code) == (409, "reload_failed")
+        assert "model.onnx: 6 bytes instead of" in error.message
         assert serving.post(service, scene.png).json()["version"] == "2"
         assert versions(service) == ["1", "2"]
-        assert 'reppose_reloads_total{outcome="failed"} 1.0' in serving.get(service, "/metrics").text
+        assert 'reppose_reloads_total{outcome="failed"} 2.0' in serving.get(service, "/metrics").text
         assert serving.get(service, "/healthz/ready").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        None,
+        "",
+        "Bearer",
+        f"Bearer {TOKEN}x",
+        f"Bearer {TOKEN[:-1]}",
+        f"bearer {TOKEN}",
+        TOKEN,
+        "B\u00e9",
+    ],
+)
+def test_only_who_has_the_token_may_reload(admin: serving.Service, authorization: str | None) -> None:
+    encoded = authorization and authorization.encode("latin-1")
+    answer = ask_to_reload(admin, encoded)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert ErrorResponse.model_validate_json(answer.content).error.code == "unauthorized"
+    assert "reloaded" not in admin.text
+
+
+@pytest.fixture(scope="module")
+def admin(tiny_bundle_root: Path) -> Iterator[serving.Service]:
+    """A service with the routes of an operator."""
+    with serving.running(tiny_bundle_root, **ADMIN) as service:
+        yield service
+
+
+def test_the_token_is_never_written(admin: serving.Service) -> None:
+    ask_to_reload(admin, "Bearer wrong")
+    assert TOKEN not in admin.text
+    assert TOKEN not in serving.get(admin, "/openapi.json").text
+
+
+def test_without_leave_nobody_may_reload(service: serving.Service) -> None:
+    answer = ask_to_reload(service)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+    assert "/v1/admin/reload" not in serving.get(service, "/openapi.json").json()["paths"]
+
+
+@pytest.mark.parametrize(
+    "token", ["", "short", "has spaces in its middle", "not ascii \u00e9\u00e9\u00e9\u00e9\u00e9\u00e9"]
+)
+def test_a_token_that_protects_nothing_ends_the_start(token: str, root: Path) -> None:
+    service = serving.Service(root, **ADMIN | {"REPPOSE_ADMIN__TOKEN": token})
+    assert service.ended() == 1
+    assert "token must hold 16 or more" in service.text
+    assert not token or token not in service.text
