@@ -40,7 +40,7 @@ from trainer.evaluate import Net
 from trainer.graph import INPUT, OPSET
 from trainer.nets import answers, build
 from trainer.nets.build import HeadedNet
-from trainer.nets.pose import MAP_HEADS, OUTPUT_STRIDE, heatmaps, multiply_adds
+from trainer.nets.pose import MAP_HEADS, heatmaps, multiply_adds
 from trainer.nets.repvgg import deployed
 from trainer.nets.served import Torch
 
@@ -240,9 +240,9 @@ class _Served(nn.Module):
     def __init__(self, net: nn.Module, config: RunConfig) -> None:
         super().__init__()
         self.net, self.config = net, config
-        height, width = (side // OUTPUT_STRIDE for side in config.phases[-1].size)
+        height, width = (side // config.net.stride for side in config.phases[-1].size)
         decode = graph.decoder(config.codec)
-        self.keypoints = decode and graph.Keypoints(decode, (height, width), OUTPUT_STRIDE)
+        self.keypoints = decode and graph.Keypoints(decode, (height, width), config.net.stride)
         self.outputs = (OUTPUT, KEYPOINTS) if decode else (OUTPUT,)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -267,7 +267,7 @@ class _ServedKeypoints(nn.Module):
 def _decoded(maps: NDArray[np.float32], config: RunConfig) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Points in crop pixels and scores, by the decoder of `model_zoo.codecs`."""
     cells, scores = codecs.decoder(config.codec.decoder)(maps, config.codec)
-    return geometry.cells_to_pixels(cells, OUTPUT_STRIDE), scores
+    return geometry.cells_to_pixels(cells, config.net.stride), scores
 
 
 def _manifest(folder: RunFolder, config: RunConfig, net: HeadedNet, version: str) -> BundleManifest:
@@ -307,8 +307,8 @@ def _manifest(folder: RunFolder, config: RunConfig, net: HeadedNet, version: str
 def _outputs(config: RunConfig) -> tuple[HeatmapOutput | KeypointsOutput, ...]:
     if config.net.head not in MAP_HEADS:
         return (KeypointsOutput(name=KEYPOINTS),)
-    height, width = (side // OUTPUT_STRIDE for side in config.phases[-1].size)
-    maps = HeatmapOutput(name=OUTPUT, height=height, width=width, stride=OUTPUT_STRIDE)
+    height, width = (side // config.net.stride for side in config.phases[-1].size)
+    maps = HeatmapOutput(name=OUTPUT, height=height, width=width, stride=config.net.stride)
     if graph.decoder(config.codec) is None:
         return (maps,)
     return maps, KeypointsOutput(name=KEYPOINTS, decoder=config.codec.decoder)

@@ -21,7 +21,7 @@ from trainer.ema import WeightEma
 from trainer.errors import NotFinite
 from trainer.losses.awl import parameter_groups
 from trainer.nets import build
-from trainer.nets.pose import OUTPUT_STRIDE, NetConfig
+from trainer.nets.pose import NetConfig
 from trainer.nets.served import normalised
 from trainer.objective import Labels, Objective, Parts
 
@@ -123,8 +123,9 @@ class Learner:
 
     def gradient(self, batch: Batch, now: Moment) -> dict[str, Tensor]:
         """Add the gradient of a batch, that of all processes' shares together; returns as `learn`."""
-        labels = Labels.of(batch)
-        cells = tuple(side // OUTPUT_STRIDE for side in labels.size)
+        stride = self.config.net.stride
+        labels = Labels.of(batch, stride)
+        cells = tuple(side // stride for side in labels.size)
         told = None if self.teacher is None else self.teacher(batch.images, cells)
         seen: list[Parts] = []
 

@@ -32,7 +32,7 @@ from trainer.data.prefetch import ahead
 from trainer.distill.teacher import Teacher
 from trainer.errors import CheckpointError, ConfigError, Interrupted
 from trainer.learner import Learner, Moment
-from trainer.nets.pose import MAP_HEADS, OUTPUT_STRIDE
+from trainer.nets.pose import MAP_HEADS
 from trainer.nets.served import Torch
 from trainer.progress import track
 
@@ -312,7 +312,7 @@ def _predicted(
     net: Torch, images: np.ndarray, matrices: np.ndarray, config: RunConfig
 ) -> tuple[evaluate.Points, evaluate.Points]:
     decoder = config.codec.decoder if config.net.head in MAP_HEADS else None
-    return evaluate.predict(net, images, matrices, config.codec, decoder, OUTPUT_STRIDE)
+    return evaluate.predict(net, images, matrices, config.codec, decoder, config.net.stride)
 
 
 def measure(net: Torch, people: list[Person], config: RunConfig, phase: Phase) -> float:

@@ -28,7 +28,7 @@ from trainer.losses.ohkm import hardest
 from trainer.losses.sections import KEYPOINT_TERMS
 from trainer.nets import answers
 from trainer.nets.heads import Outputs
-from trainer.nets.pose import MAP_HEADS, OUTPUT_STRIDE
+from trainer.nets.pose import MAP_HEADS
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,12 @@ class Labels:
     """(B,) or `multitask.IGNORED`."""
     size: tuple[int, int]
     """(height, width) of the crops in pixels."""
+    stride: int
+    """Pixels of the crops per cell of the heatmaps."""
 
     @classmethod
-    def of(cls, batch: Batch) -> Labels:
-        """Those of a batch; where nobody is present no keypoint counts."""
+    def of(cls, batch: Batch, stride: int) -> Labels:
+        """Those of a batch, for heatmaps of this stride; where nobody is present no keypoint counts."""
         weights = only(batch.weights, batch.presence != 0)
         in_space = (batch.depth.isfinite() | (weights == 0)).all(1) & (weights > 0).any(1)
         return cls(
@@ -101,12 +103,13 @@ class Labels:
             presence=batch.presence,
             classes=batch.classes,
             size=tuple(batch.images.shape[-2:]),
+            stride=stride,
         )
 
     @property
     def cells(self) -> Tensor:
         """(B, K, 2) in cells of the heatmaps."""
-        return (self.pixels - (OUTPUT_STRIDE - 1) / 2) / OUTPUT_STRIDE
+        return (self.pixels - (self.stride - 1) / 2) / self.stride
 
     @property
     def normalised(self) -> Tensor:

@@ -45,6 +45,7 @@ def labels(*, presence: float = 1.0) -> Labels:
         presence=torch.full((CROPS,), presence),
         classes=torch.full((CROPS,), IGNORED),
         size=(SIDE, SIDE),
+        stride=8,
     )
 
 

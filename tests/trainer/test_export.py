@@ -27,6 +27,7 @@ from trainer.config import RunConfig
 from trainer.data import people
 from trainer.errors import CheckpointError, ConfigError, ExportError
 from trainer.export import OnnxNet
+from trainer.nets import build
 from trainer.nets.repvgg import MergedBlock
 from trainer.nets.served import Torch, normalised
 
@@ -286,6 +287,17 @@ def test_a_linear_head_is_exported_as_it_comes(trained: Any, crops: np.ndarray) 
     maps = OnnxNet(export.to_onnx(net, config).SerializeToString())(crops)
     np.testing.assert_allclose(maps, Torch(net, config, CPU)(crops), atol=1e-4)
     assert maps.min() < 0  # no softmax in between
+
+
+@pytest.mark.parametrize(("decoder", "cells"), [([16], 4), ([16, 16, 16], 16)])
+def test_heatmaps_of_any_stride_are_exported(decoder: list[int], cells: int, crops: np.ndarray) -> None:
+    document = people_made.run_document()
+    config = configuration.parse(document | {"net": document["net"] | {"decoder": decoder}})
+    torch.manual_seed(3)
+    net = sharpened(build.plain(config)).eval()
+    graph = export.to_onnx(net, config).SerializeToString()
+    assert OnnxNet(graph)(crops).shape == (len(crops), 19, cells, cells)
+    export.compare(net, graph, config, crops)
 
 
 def test_own_sets_are_found_where_the_configuration_says(trained: Any, tmp_path: Path) -> None:

@@ -72,6 +72,13 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
     "mobileone": {"net": {"form": "mobileone", "activation": "hard_swish"}},
     "separable": {"net": {"form": "separable"}},
     "plain": {"net": {"form": "plain"}},
+    "stride 4": {"net": {"decoder": [16, 16, 16]}},
+    "stride 16": {"net": {"decoder": [16]}},
+    "dsnt at stride 16": {"net": {"decoder": [16], "head": "dsnt"}},
+    "okdhp at stride 4": {
+        "net": {"decoder": [16, 16, 16]},
+        "distillation": {"okdhp": {"branches": 2, "ensemble": "mean"}},
+    },
 }
 
 

@@ -216,14 +216,14 @@ class BranchedNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Outputs:
-        """(B, 3, h, w) normalised crops -> the maps of all branches, at stride 8."""
+        """(B, 3, h, w) normalised crops -> the maps of all branches."""
         tails = [self.net, *self.others]
-        at8, at16 = self.net.trunk(x)
-        features = [tail.features(at8, at16) for tail in tails]
+        levels = self.net.trunk(x)
+        features = [tail.features(levels) for tail in tails]
         branches = torch.stack([tail.head(each) for tail, each in zip(tails, features, strict=True)])
         groups = branches[:0]
         if self.gate is not None:
-            ensemble = gated_mean(branches, self.gate(at16))
+            ensemble = gated_mean(branches, self.gate(levels[-1]))
         elif self._groups:
             joint = [torch.cat([features[index] for index in group], dim=1) for group in self._groups]
             groups = torch.stack([head(each) for head, each in zip(self.group_heads, joint, strict=True)])

@@ -16,7 +16,7 @@ from model_zoo.manifest import Codec
 from trainer.losses import dsnt, integral
 from trainer.losses.masks import precise
 from trainer.nets.heads import Outputs
-from trainer.nets.pose import OUTPUT_STRIDE, NetConfig
+from trainer.nets.pose import NetConfig
 
 SIMCC_BETA = 10.0
 """Factor of SimCC's logits before the softmax, as RTMPose has it."""
@@ -41,7 +41,7 @@ def points(outputs: Outputs, config: NetConfig, size: tuple[int, int]) -> Tensor
         return _from_normalised(integral.debiased(outputs["logits"], mass=config.debiased), size)
     maps = outputs["heatmaps"]
     cells = dsnt.to_cells(dsnt.expectation(dsnt.softmax(maps)), tuple(maps.shape[-2:]))
-    return cells * OUTPUT_STRIDE + (OUTPUT_STRIDE - 1) / 2
+    return cells * config.stride + (config.stride - 1) / 2
 
 
 def served(outputs: Outputs, config: NetConfig, codec: Codec, size: tuple[int, int]) -> Tensor:

@@ -25,7 +25,7 @@ from trainer.nets.heads import (
     RegressionHead,
     SimCCHead,
 )
-from trainer.nets.pose import MAP_HEADS, OUTPUT_STRIDE, NetConfig, PoseNet
+from trainer.nets.pose import MAP_HEADS, STRIDES, NetConfig, PoseNet
 
 Scale = Literal["sigma", "log"]
 """What a regression learns beside its points."""
@@ -51,7 +51,9 @@ class HeadedNet(PoseNet):
         if config.head not in MAP_HEADS:
             self.head = _keypoint_head(config, keypoints, size, scale)
         if config.head in POOLED_HEADS:
-            del self.from32, self.lateral16, self.smooth16, self.from16, self.lateral8, self.smooth8
+            for stride, _ in zip(STRIDES, config.decoder, strict=False):
+                for part in (f"from{2 * stride}", f"lateral{stride}", f"smooth{stride}"):
+                    delattr(self, part)
         more = {"presence": PresenceHead(deep)} if config.presence else {}
         if config.classes:
             more["class"] = ClassHead(deep, len(config.classes))
@@ -59,9 +61,9 @@ class HeadedNet(PoseNet):
 
     def forward(self, x: Tensor) -> Outputs:
         """(B, 3, h, w) normalised crops -> the outputs of all heads; maps of logits are called `heatmaps`."""
-        at8, at16 = self.trunk(x)
-        at32 = self.stages[3](at16)
-        found = self.head(at32 if self.config.head in POOLED_HEADS else self.decoded(at8, at16, at32))
+        levels = self.trunk(x)
+        at32 = self.stages[-1](levels[-1])
+        found = self.head(at32 if self.config.head in POOLED_HEADS else self.decoded(levels, at32))
         outputs = {"heatmaps": found} if isinstance(found, Tensor) else dict(found)
         for head in self.more.values():
             outputs |= head(at32)
@@ -84,7 +86,7 @@ def _keypoint_head(config: NetConfig, keypoints: int, size: tuple[int, int], sca
             deep, keypoints, dimensions=config.dimensions, scale=scale, normalise=config.head == "rle"
         )
     if config.head == "simcc":
-        cells = tuple(side // OUTPUT_STRIDE for side in size)
+        cells = tuple(side // config.stride for side in size)
         return SimCCHead(narrow, keypoints, cells, size, split_ratio=config.split_ratio)
     return DSNTHead(narrow, keypoints, depth=config.depth_cells if config.dimensions == 3 else None)
 

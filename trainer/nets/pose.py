@@ -1,4 +1,4 @@
-"""The pose net: a RepVGG stack down to stride 32, and a light decoder up to a heatmap at stride 8.
+"""The pose net: a RepVGG stack down to stride 32, and a light decoder up to a heatmap at stride 16, 8 or 4.
 
 Dense 3x3 convolutions with ReLU and widths in multiples of 16 run at a CPU's peak; the decoder is nearest-neighbour
 doubling plus 1x1 lateral convolutions, because transposed convolutions cost far more than they bring.
@@ -20,10 +20,10 @@ from trainer.nets.activations import ACTIVATIONS, ActivationName
 from trainer.nets.reparam import FORMS, Form
 from trainer.nets.repvgg import ConvNorm
 
-OUTPUT_STRIDE = 8
-"""Input pixels per heatmap cell."""
 INPUT_MULTIPLE = 32
 """Crop sides must be multiples of this: the deepest stage's stride."""
+STRIDES = (16, 8, 4)
+"""Of the decoder's steps."""
 
 
 HeadName = Literal["softmax", "linear", "dsnt", "simcc", "regression", "rle"]
@@ -47,8 +47,8 @@ class NetConfig(BaseModel):
     """Widths of the stages at strides 4, 8, 16, 32."""
     blocks: Annotated[tuple[PositiveInt, ...], Field(min_length=4, max_length=4)] = (1, 2, 3, 2)
     """Blocks per stage; the first of each halves the resolution."""
-    decoder: Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=2)] = (64, 48)
-    """Widths of the decoder at strides 16 and 8."""
+    decoder: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=3)] = (64, 48)
+    """Widths of the decoder at strides 16, 8 and 4; the last one is the stride of the heatmaps."""
     head: HeadName = "softmax"
     """`softmax`: maps are probabilities over the cells, trained by cross-entropy; `linear`: as they come, by MSE. The
     others answer keypoints: `dsnt` as expectations of maps, `simcc` as a class along each axis, `regression` and `rle`
@@ -66,6 +66,11 @@ class NetConfig(BaseModel):
     """Whether a further head says if somebody is there."""
     classes: tuple[str, ...] = ()
     """Classes that a further head tells apart, gestures say; none without it."""
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the crop per cell of the heatmaps."""
+        return INPUT_MULTIPLE >> len(self.decoder)
 
     @model_validator(mode="after")
     def _head_can_do_that(self) -> Self:
@@ -97,36 +102,40 @@ class PoseNet(nn.Module):
             stages.append(nn.Sequential(first, *(block(width, width) for _ in range(count - 1))))
             cin = width
         self.stages = nn.ModuleList(stages)
-        _, at8, at16, at32 = config.widths
-        wide, narrow = config.decoder
-        self.from32, self.lateral16 = ConvNorm(at32, wide), ConvNorm(at16, wide)
-        self.smooth16 = block(wide, wide)
-        self.from16, self.lateral8 = ConvNorm(wide, narrow), ConvNorm(at8, narrow)
-        self.smooth8 = block(narrow, narrow)
-        self.head = nn.Conv2d(narrow, keypoints, 1)
+        above = config.widths[-1]
+        for stride, beside, width in zip(STRIDES, config.widths[-2::-1], config.decoder, strict=False):
+            self.add_module(f"from{2 * stride}", ConvNorm(above, width))
+            self.add_module(f"lateral{stride}", ConvNorm(beside, width))
+            self.add_module(f"smooth{stride}", block(width, width))
+            above = width
+        self.head = nn.Conv2d(above, keypoints, 1)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
         self.activation = ACTIVATIONS[config.activation]()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, h, w) normalised crops -> (B, K, h / 8, w / 8) logits; h and w multiples of 32."""
-        return self.head(self.features(*self.trunk(x)))
+        """(B, 3, h, w) normalised crops -> (B, K, h / stride, w / stride) logits; h and w multiples of 32."""
+        return self.head(self.features(self.trunk(x)))
 
-    def trunk(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, h, w) normalised crops -> the stages' outputs at strides 8 and 16."""
-        at8 = self.stages[1](self.stages[0](self.stem(x)))
-        return at8, self.stages[2](at8)
+    def trunk(self, x: Tensor) -> list[Tensor]:
+        """(B, 3, h, w) normalised crops -> the outputs of all stages but the last, at strides 4, 8 and 16."""
+        y, levels = self.stem(x), []
+        for stage in self.stages[:-1]:
+            y = stage(y)
+            levels.append(y)
+        return levels
 
-    def features(self, at8: Tensor, at16: Tensor) -> Tensor:
-        """What `trunk` gives -> (B, narrow, h / 8, w / 8), by the last stage and the decoder."""
-        return self.decoded(at8, at16, self.stages[3](at16))
+    def features(self, levels: list[Tensor]) -> Tensor:
+        """What `trunk` gives -> (B, narrow, h / stride, w / stride), by the last stage and the decoder."""
+        return self.decoded(levels, self.stages[-1](levels[-1]))
 
-    def decoded(self, at8: Tensor, at16: Tensor, at32: Tensor) -> Tensor:
-        """The last three stages' outputs -> (B, narrow, h / 8, w / 8)."""
-        y = self.activation(_doubled(self.from32(at32)) + self.lateral16(at16))
-        y = self.smooth16(y)
-        y = self.activation(_doubled(self.from16(y)) + self.lateral8(at8))
-        return self.smooth8(y)
+    def decoded(self, levels: list[Tensor], at32: Tensor) -> Tensor:
+        """What `trunk` gives, and the last stage's output -> (B, narrow, h / stride, w / stride)."""
+        y = at32
+        for stride, beside, _ in zip(STRIDES, reversed(levels), self.config.decoder, strict=False):
+            above, lateral = getattr(self, f"from{2 * stride}"), getattr(self, f"lateral{stride}")
+            y = getattr(self, f"smooth{stride}")(self.activation(_doubled(above(y)) + lateral(beside)))
+        return y
 
 
 def _doubled(x: Tensor) -> Tensor:
