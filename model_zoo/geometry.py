@@ -70,6 +70,14 @@ def expand_box(boxes: ArrayLike, size: tuple[int, int], padding: float) -> Float
     return np.concatenate([centres - extent / 2, extent], axis=-1)
 
 
+def detail(boxes: ArrayLike, size: tuple[int, int], padding: float) -> Floats:
+    """How many pixels of the image, along each axis, one pixel of the crop around a box shows.
+
+    Takes (..., 4) boxes and the rest as `expand_box`, answers (...).
+    """
+    return expand_box(boxes, size, padding)[..., 3] / size[0]
+
+
 def crop_affine(
     boxes: ArrayLike,
     size: tuple[int, int],
@@ -125,6 +133,41 @@ def invert(matrices: ArrayLike) -> Floats:
     )
     inverse = adjugate / determinant[..., None, None]
     return np.concatenate([inverse, -np.einsum("...ij,...j->...i", inverse, offset)[..., None]], axis=-1)
+
+
+def compose(outer: ArrayLike, inner: ArrayLike) -> Floats:
+    """The (..., 2, 3) map that does what `inner` does, then what `outer` does; leading axes broadcast."""
+    outer, inner = np.asarray(outer, np.float64), np.asarray(inner, np.float64)
+    offset = np.einsum("...ij,...j->...i", outer[..., :2], inner[..., 2]) + outer[..., 2]
+    return np.concatenate([outer[..., :2] @ inner[..., :2], offset[..., None]], axis=-1)
+
+
+def reduced(side: int, factor: int) -> int:
+    """Pixels along one side of an image that is reduced by a whole factor: the last may be covered only in part."""
+    return -(-side // factor)
+
+
+def from_reduced(size: tuple[int, int], factor: int, backwards: tuple[bool, bool] = (False, False)) -> Floats:
+    """Map to the pixels of an image from those of its reduced copy, of which each covers `factor` x `factor`.
+
+    The scale is `factor` to the last bit, also where a side is no multiple of it, as JPEG's DCT scaling has it: the
+    copy's last pixel then reaches beyond the image.
+
+    Args:
+        size: (height, width) of the image.
+        factor: a whole number.
+        backwards: for x and for y, whether the copy was made of the mirrored image and then mirrored back, so that it
+            is its first pixel that reaches beyond.
+
+    Returns:
+        (2, 3) float64.
+    """
+    height, width = size
+    x, y = (
+        (factor - 1) / 2 - (reduced(side, factor) * factor - side if mirrored else 0)
+        for side, mirrored in zip((width, height), backwards, strict=True)
+    )
+    return np.array([[factor, 0, x], [0, factor, y]], np.float64)
 
 
 def apply(matrices: ArrayLike, points: ArrayLike) -> Floats:

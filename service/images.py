@@ -1,10 +1,11 @@
 """Bytes of an image file -> RGB pixels, within limits that the header is held against before anything is decoded.
 
-Pillow reads every header. libjpeg-turbo decodes the usual JPEG, to the same pixels in about three fifths of the time;
-Pillow decodes all else, and whatever libjpeg-turbo finds fault with, so that it alone judges what is broken. Other
-decoders of PNG and WebP give the same pixels too, but spare no more than a fifth of the time. Pillow's own guard
-against decompression bombs is a warning, and an error only at twice its size; it is switched off here, because
-`ImageLimits` draws the line.
+Pillow reads every header, and is the reference: the decoders that are faster give its pixels to the last bit.
+libjpeg-turbo decodes the usual JPEG (in about three fifths of Pillow's time), OpenCV the plain PNG and WebP (nine
+tenths, less for large ones) and BMP (a third). Pillow decodes all else, and whatever the others find fault with, so
+that it alone judges what is broken. Its own guard against decompression bombs is a warning, and an error only at twice
+its size; it is switched off here, because `ImageLimits` draws the line. OpenCV's complaints are switched off too: what
+is wrong with an image stands in the answer, and nobody should be able to write to the log.
 
 What becomes of the less usual images: EXIF orientation 1-8 is applied; transparency is laid over black, which is also
 what a crop shows outside of the frame; 16-bit grey keeps its upper 8 bits; an animation gives its first frame.
@@ -12,6 +13,7 @@ what a crop shows outside of the frame; 16-bit grey keeps its upper 8 bits; an a
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -21,24 +23,37 @@ import numpy as np
 import PIL.Image
 import simplejpeg
 
+from model_zoo import geometry
 from service.errors import ImageTooLarge, InvalidImage
-from service.types import Image
+from service.types import Floats, Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
+REDUCTIONS = (8, 4, 2)
+"""By how much a JPEG can be reduced while it is decoded. libjpeg-turbo knows more, but is slower at those."""
+
 _EXIF_ORIENTATION = 0x0112
-_UPRIGHT: dict[int, Callable[[Image], Image]] = {
-    2: lambda pixels: cv2.flip(pixels, 1),
-    3: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_180),
-    4: lambda pixels: cv2.flip(pixels, 0),
-    5: cv2.transpose,
-    6: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE),
-    7: lambda pixels: cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180),
-    8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
+_UPRIGHT: dict[int, tuple[Callable[[Image], Image], tuple[bool, bool]]] = {
+    2: (lambda pixels: cv2.flip(pixels, 1), (True, False)),
+    3: (lambda pixels: cv2.rotate(pixels, cv2.ROTATE_180), (True, True)),
+    4: (lambda pixels: cv2.flip(pixels, 0), (False, True)),
+    5: (cv2.transpose, (False, False)),
+    6: (lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE), (True, False)),
+    7: (lambda pixels: cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180), (True, True)),
+    8: (lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE), (False, True)),
 }
-"""EXIF orientation -> what makes the image upright (Exif 2.3, tag 274)."""
+"""EXIF orientation -> what makes the image upright (Exif 2.3, tag 274), and whether x and y then run backwards."""
+
+_PNG_CHUNKS = frozenset(
+    (b"IHDR", b"IDAT", b"IEND", b"pHYs", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT", b"bKGD", b"tIME")
+)
+"""What leaves the pixels of a PNG as they are; others hold transparency, frames of an animation or an orientation."""
+
+_PILLOW_OUT_OF_MEMORY = "out of memory"
+"""So begins what Pillow's own decoders say then."""
 
 PIL.Image.MAX_IMAGE_PIXELS = None
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +81,35 @@ class ImageLimits:
             )
 
 
-def decode(data: bytes, limits: ImageLimits) -> Image:
+@dataclass(frozen=True, eq=False, slots=True)
+class Decoded:
+    """A frame, in full or reduced."""
+
+    pixels: Image
+    """(H, W, 3) RGB uint8, upright. May be read-only."""
+    size: tuple[int, int]
+    """(height, width) of the frame in full, upright."""
+    to_frame: Floats | None = None
+    """(2, 3) to coordinates of the frame from those of `pixels`; None where they are the same."""
+
+    def crop_map(self, matrix: Floats) -> Floats:
+        """A (2, 3) map from the frame to a crop, as one from `pixels`."""
+        return matrix if self.to_frame is None else geometry.compose(matrix, self.to_frame)
+
+
+def decode(data: bytes, limits: ImageLimits, coarsest: float = 1.0) -> Decoded:
     """Decode one image file.
 
     Args:
         data: the file's bytes.
-        limits: held against the length and the header before anything is decoded.
-
-    Returns:
-        (H, W, 3) RGB uint8, upright. May be read-only.
+        limits: held against the length and the header before anything is decoded, whatever is decoded then.
+        coarsest: how many pixels of the frame, along each axis, one of the answer may stand for at most. Only the
+            usual JPEG makes use of it, where the next smaller of REDUCTIONS spares time.
 
     Raises:
         ImageTooLarge: beyond the limits.
         InvalidImage: none of FORMATS, truncated or broken.
+        MemoryError: there is no memory for the pixels.
     """
     limits.check_bytes(len(data))
     if not data:
@@ -86,17 +117,24 @@ def decode(data: bytes, limits: ImageLimits) -> Image:
     try:
         with PIL.Image.open(BytesIO(data), formats=FORMATS) as image:
             limits.check_size(*image.size)
-            pixels = _turbo(data, image)
+            pixels = _opencv(data, image)
+            if pixels is not None:
+                return Decoded(pixels, pixels.shape[:2])
+            factor = _reduction(image, coarsest)
+            pixels = _turbo(data, image, factor)
             if pixels is None:
+                factor = 1
                 image.load()
                 pixels = np.asarray(_rgb(image))
-            turn = _UPRIGHT.get(_orientation(image))  # which a PNG may say behind its pixels
-            return pixels if turn is None else turn(pixels)
+            orientation = _orientation(image)  # which a PNG may say behind its pixels
+            return _upright(pixels, image.size, factor, orientation)
     except PIL.UnidentifiedImageError:
         raise InvalidImage(f"the image is none of {', '.join(FORMATS)}, or its header is broken") from None
-    except ImageTooLarge:
+    except (ImageTooLarge, MemoryError):
         raise
     except Exception as error:  # Pillow's readers raise whatever a broken file makes them stumble over
+        if isinstance(error, OSError) and str(error).startswith(_PILLOW_OUT_OF_MEMORY):
+            raise MemoryError(str(error)) from error
         raise InvalidImage("the image is truncated or broken") from error
 
 
@@ -123,12 +161,19 @@ def bare(data: bytes, size: tuple[int, int], limits: ImageLimits) -> Image:
     return np.frombuffer(data, np.uint8).reshape(height, width, 3)
 
 
-def _turbo(data: bytes, image: PIL.Image.Image) -> Image | None:
+def _reduction(image: PIL.Image.Image, coarsest: float) -> int:
+    if max(image.size) < max(REDUCTIONS):  # of such a speck several reductions have the same size
+        return 1
+    return next((factor for factor in REDUCTIONS if factor <= coarsest), 1)
+
+
+def _turbo(data: bytes, image: PIL.Image.Image, factor: int) -> Image | None:
     """The pixels of a JPEG in colour or grey without a fault; None for anything else.
 
     Args:
         data: the file's bytes.
         image: the same, its header read and held against the limits.
+        factor: 1, or one of REDUCTIONS.
     """
     if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
         return None
@@ -136,9 +181,76 @@ def _turbo(data: bytes, image: PIL.Image.Image) -> Image | None:
         height, width, *_ = simplejpeg.decode_jpeg_header(data)
         if (width, height) != image.size:  # the limits were held against another header
             return None
-        return simplejpeg.decode_jpeg(data)
+        if factor == 1:
+            return simplejpeg.decode_jpeg(data)
+        return simplejpeg.decode_jpeg(
+            data, min_height=geometry.reduced(height, factor), min_width=geometry.reduced(width, factor)
+        )
     except ValueError:
         return None
+
+
+def _opencv(data: bytes, image: PIL.Image.Image) -> Image | None:
+    """The pixels of a PNG, WebP or BMP of the plainest kind, which has no orientation; None for anything else."""
+    plain = _PLAIN.get(image.format)
+    if plain is None or image.mode not in ("RGB", "L") or not plain(data, *image.size):
+        return None
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:  # of memory too, or beyond its own limits: Pillow says what it is
+        return None
+    if pixels is None or pixels.shape != (image.height, image.width, 3):
+        return None
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+
+
+def _plain_png(data: bytes, width: int, height: int) -> bool:
+    """8 bits of grey or colour, not interlaced, whole to its end, and without any chunk that matters else."""
+    if data[16:24] != struct.pack(">II", width, height) or data[24:29] not in (
+        b"\x08\0\0\0\0",
+        b"\x08\x02\0\0\0",
+    ):
+        return False
+    at, end, name = 8, len(data), b""
+    while at + 12 <= end and name != b"IEND":
+        length, name = struct.unpack_from(">I4s", data, at)
+        if name not in _PNG_CHUNKS and not (name == b"tEXt" and data[at + 8 : at + 11] != b"Raw"):
+            return False
+        at += 12 + length
+    return at == end and name == b"IEND"
+
+
+def _plain_webp(data: bytes, width: int, height: int) -> bool:
+    """One frame in the simple file format: no animation, no EXIF."""
+    return data[12:16] in (b"VP8 ", b"VP8L")
+
+
+def _plain_bmp(data: bytes, width: int, height: int) -> bool:
+    """24 bits, not compressed, bottom row first, and no row is missing."""
+    if len(data) < 54:
+        return False
+    offset, header, *size, _, bits, packing = struct.unpack_from("<IIiiHHI", data, 10)
+    row = (3 * width + 3) // 4 * 4
+    return (header, *size, bits, packing) == (40, width, height, 24, 0) and offset + row * height <= len(data)
+
+
+_PLAIN = {"PNG": _plain_png, "WEBP": _plain_webp, "BMP": _plain_bmp}
+
+
+def _upright(pixels: Image, stored_size: tuple[int, int], factor: int, orientation: int) -> Decoded:
+    """Turn pixels as EXIF says.
+
+    Args:
+        pixels: as stored.
+        stored_size: (width, height) of the file in full.
+        factor: by which the pixels are reduced.
+        orientation: of EXIF.
+    """
+    turn, backwards = _UPRIGHT.get(orientation, (None, (False, False)))
+    width, height = stored_size
+    size = (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+    to_frame = None if factor == 1 else geometry.from_reduced(size, factor, backwards)
+    return Decoded(pixels if turn is None else turn(pixels), size, to_frame)
 
 
 def _orientation(image: PIL.Image.Image) -> int:

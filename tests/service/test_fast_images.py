@@ -60,7 +60,7 @@ def test_to_the_last_bit(
     if mode == "RGB":
         options["subsampling"] = subsampling
     data = jpeg(noisy(height, width), mode, **options)
-    decoded = images.decode(data, LIMITS)
+    decoded = images.decode(data, LIMITS).pixels
     np.testing.assert_array_equal(decoded, by_pillow(data))
     assert decoded.dtype == np.uint8
     assert decoded.flags.c_contiguous
@@ -69,12 +69,12 @@ def test_to_the_last_bit(
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.usefixtures("pillow_stays_away")
 def test_the_usual_jpeg_takes_the_fast_way(mode: str) -> None:
-    assert images.decode(jpeg(noisy(40, 30), mode), LIMITS).shape == (40, 30, 3)
+    assert images.decode(jpeg(noisy(40, 30), mode), LIMITS).pixels.shape == (40, 30, 3)
 
 
 def test_a_jpeg_that_holds_rgb_itself() -> None:
     data = jpeg(noisy(40, 30), keep_rgb=True)
-    np.testing.assert_array_equal(images.decode(data, LIMITS), by_pillow(data))
+    np.testing.assert_array_equal(images.decode(data, LIMITS).pixels, by_pillow(data))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -87,20 +87,22 @@ def test_upright_as_pillow_makes_it(form: str, orientation: int) -> None:
     data = tiny_model.encode(noisy(21, 34), form, exif=exif)
     with PIL.Image.open(io.BytesIO(data)) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
-    np.testing.assert_array_equal(images.decode(data, LIMITS), expected)
+    np.testing.assert_array_equal(images.decode(data, LIMITS).pixels, expected)
 
 
 def test_a_photograph_of_several_frames_gives_its_first() -> None:
     buffer = io.BytesIO()
     first, second = (PIL.Image.fromarray(noisy(40, 30, seed)) for seed in (1, 2))
     first.save(buffer, "MPO", save_all=True, append_images=[second])
-    np.testing.assert_array_equal(images.decode(buffer.getvalue(), LIMITS), by_pillow(buffer.getvalue()))
+    np.testing.assert_array_equal(
+        images.decode(buffer.getvalue(), LIMITS).pixels, by_pillow(buffer.getvalue())
+    )
 
 
 def test_cmyk_is_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_: pytest.fail("decoded as if it were RGB"))
     data = jpeg(noisy(40, 30), "CMYK")
-    np.testing.assert_array_equal(images.decode(data, LIMITS), by_pillow(data))
+    np.testing.assert_array_equal(images.decode(data, LIMITS).pixels, by_pillow(data))
 
 
 def test_a_fault_that_pillow_forgives_is_forgiven() -> None:
@@ -109,7 +111,7 @@ def test_a_fault_that_pillow_forgives_is_forgiven() -> None:
     blemished = data[: scan + 100] + b"\xff\xd0" + data[scan + 100 :]  # a restart marker out of place
     with pytest.raises(ValueError, match="Corrupt"):
         simplejpeg.decode_jpeg(blemished)
-    np.testing.assert_array_equal(images.decode(blemished, LIMITS), by_pillow(blemished))
+    np.testing.assert_array_equal(images.decode(blemished, LIMITS).pixels, by_pillow(blemished))
 
 
 def test_half_a_jpeg_is_no_picture() -> None:

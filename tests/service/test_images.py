@@ -13,10 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL.Image import Transpose
 
+from service import images
 from service.errors import ImageTooLarge, InvalidImage
-from service.images import ImageLimits, decode
+from service.images import ImageLimits
 
 LIMITS = ImageLimits(bytes=1_000_000, pixels=1_000_000, side=4096)
+
+
+def decode(data: bytes, limits: ImageLimits) -> np.ndarray:
+    """The pixels in full."""
+    decoded = images.decode(data, limits)
+    assert decoded.to_frame is None
+    assert decoded.pixels.shape == (*decoded.size, 3)
+    return decoded.pixels
 
 
 def gradient(height: int = 24, width: int = 40) -> np.ndarray:
