@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from model_zoo import codecs, geometry
 from model_zoo.errors import HeatmapError, UnknownDecoder
 from model_zoo.manifest import BundleManifest, Codec
-from service.types import Floats
+from service.types import Floats, Heatmaps
 
 MAX_NAME = 64
 """Longest name that is looked at."""
@@ -62,6 +62,17 @@ def pick(manifest: BundleManifest, name: str | None, *, on_heatmaps: bool = Fals
     if inside is not None and inside.decoder == name and not on_heatmaps:
         return Decoder(name, None)
     return Decoder(name, codecs.decoder(name))
+
+
+def in_frame(manifest: BundleManifest, heatmaps: Floats, crop_map: Floats) -> Heatmaps:
+    """One crop's (K, H, W) heatmaps with their place in the frame; `crop_map` is (2, 3), frame to crop."""
+    to_frame = geometry.invert(crop_map)
+    stride = manifest.heatmaps.stride
+    first = geometry.apply(to_frame, geometry.cells_to_pixels(np.zeros((1, 2)), stride))
+    return Heatmaps(
+        np.array(heatmaps, np.float32),  # of its own: a view would keep the whole batch
+        np.concatenate([to_frame[:, :2] * stride, first.T], axis=1),
+    )
 
 
 def read(

@@ -21,10 +21,11 @@ from functools import partial
 import numpy as np
 
 from model_zoo import geometry
+from model_zoo.manifest import BundleManifest
 from model_zoo.skeletons import Skeleton
 from service import decoding, images, render
 from service.decoding import Decoder
-from service.errors import InvalidBoxes, NotReady
+from service.errors import InvalidBoxes, InvalidRequest, NotReady
 from service.images import Decoded, ImageLimits
 from service.metrics import StageMetrics
 from service.registry import Registry
@@ -35,6 +36,7 @@ from service.types import (
     Comparison,
     Floats,
     Frame,
+    Heatmaps,
     Image,
     Options,
     Pose,
@@ -67,6 +69,7 @@ class Job:
     decoder: Decoder
     render: bool
     compare: bool
+    heatmaps: bool
     since_s: float
     """When it was asked for, by `time.perf_counter`."""
 
@@ -96,7 +99,8 @@ class Predictor:
             deadline_s: by `time.monotonic`; when the client will no longer want the answer.
 
         Raises:
-            UnknownModel, UnknownDecoder, InvalidBoxes, InvalidImage, ImageTooLarge: the request is wrong.
+            UnknownModel, UnknownDecoder, InvalidBoxes, InvalidImage, ImageTooLarge, InvalidRequest: the request is
+                wrong.
             Overloaded: the queue is full.
             DeadlineExceeded: the answer cannot come in time, or did not.
             NotReady: the service starts or stops.
@@ -107,8 +111,7 @@ class Predictor:
         if options.boxes is not None:
             self._check_boxes(options.boxes)
         while True:
-            decoder = decoding.pick(model.manifest, options.decoder, on_heatmaps=options.compare)
-            job = Job(frame, options.boxes, decoder, options.render, options.compare, since_s)
+            job = _job(frame, options, model.manifest, since_s)
             if not wait_for_room:
                 return await model.batcher.submit(job, deadline_s)
             try:
@@ -160,6 +163,7 @@ class _Look:
     points: Floats | None = None
     scores: Floats | None = None
     readings: tuple[Reading, ...] = ()
+    heatmaps: Heatmaps | None = None
 
 
 class Stages:
@@ -340,6 +344,8 @@ class Stages:
                     look.readings = self._compare(answer[[row]], maps[[row]])
                 except Exception as error:  # one of all decoders failed, which only this frame asked for
                     look.seen.error = error
+            if look.seen.job.heatmaps and look.seen.error is None:
+                look.heatmaps = decoding.in_frame(self._manifest, answer[row], maps[row])
 
     def _compare(self, heatmaps: Floats, maps: Floats) -> tuple[Reading, ...]:
         """What every decoder finds in one crop."""
@@ -369,6 +375,17 @@ class Stages:
         )
 
 
+def _job(frame: Frame, options: Options, manifest: BundleManifest, since_s: float) -> Job:
+    """Raises InvalidRequest, UnknownDecoder."""
+    if options.heatmaps and manifest.heatmaps is None:
+        raise InvalidRequest(f"{manifest.name} has no heatmaps to give", field="heatmaps")
+    if options.heatmaps and options.render:
+        raise InvalidRequest("a picture has no room for heatmaps; ask for one of them", field="heatmaps")
+    on_heatmaps = options.compare or options.heatmaps
+    decoder = decoding.pick(manifest, options.decoder, on_heatmaps=on_heatmaps)
+    return Job(frame, options.boxes, decoder, options.render, options.compare, options.heatmaps, since_s)
+
+
 def _pose(look: _Look, source: BoxSource) -> Pose:
     points, scores = _rounded(look.points, look.scores)
     return Pose(
@@ -378,6 +395,7 @@ def _pose(look: _Look, source: BoxSource) -> Pose:
         scores=scores,
         score=round(float(scores.mean()), 4),
         comparison=_comparison(look.readings) if look.readings else None,
+        heatmaps=look.heatmaps,
     )
 
 

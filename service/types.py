@@ -51,6 +51,8 @@ class Options:
     """Draw the poses on the frame as well."""
     compare: bool = False
     """Say what every decoder finds."""
+    heatmaps: bool = False
+    """Give the heatmaps as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,16 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Heatmaps:
+    """What the net saw of one person, before any decoder."""
+
+    values: Floats
+    """(K, height, width) float32, as the net answered."""
+    to_frame: Floats
+    """(2, 3) from cells x, y, (0, 0) being the centre of the first cell, to pixels of the frame."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pose:
     """One person."""
 
@@ -88,6 +100,8 @@ class Pose:
     """Mean of `scores`, rounded likewise."""
     comparison: Comparison | None = None
     """Where it was asked for."""
+    heatmaps: Heatmaps | None = None
+    """Where they were asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ costs a small part of the time. A test holds the two together.
 from __future__ import annotations
 
 import math
+from base64 import b64encode
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 
 from model_zoo import codecs
 from model_zoo.manifest import Precision
@@ -18,7 +19,7 @@ from service import decoding
 from service.errors import InvalidBoxes
 from service.registry import Registry
 from service.status import Report
-from service.types import Box, BoxSource, Comparison, Options, Pose, Prediction, Reading
+from service.types import Box, BoxSource, Comparison, Heatmaps, Options, Pose, Prediction, Reading
 
 
 class _Schema(BaseModel):
@@ -40,6 +41,9 @@ class PoseQuery(_Schema):
     """`true`: answer with a PNG of the image with the poses drawn, instead of JSON."""
     compare: bool = False
     """`true`: every pose tells what all decoders find in it, and how far they are apart."""
+    heatmaps: bool = False
+    """`true`: every pose holds the heatmaps that it was read from. Not together with `render`, and not by a model
+    without heatmaps."""
 
     def options(self) -> Options:
         """As the predictor takes them. An empty string counts as left out. Raises InvalidBoxes."""
@@ -49,6 +53,7 @@ class PoseQuery(_Schema):
             decoder=self.decoder or None,
             render=self.render,
             compare=self.compare,
+            heatmaps=self.heatmaps,
         )
 
 
@@ -88,6 +93,18 @@ class ComparisonOut(_Schema):
     """One per decoder of `/v1/models`; for a model without heatmaps, the model's own only."""
 
 
+class HeatmapsOut(_Schema):
+    """What the net saw of one person, before any decoder: one map per keypoint."""
+
+    shape: tuple[int, int, int]
+    """Keypoints, rows, columns."""
+    data: Base64Bytes
+    """Base64 of so many 32-bit floats, little-endian, the columns of a row next to each other."""
+    to_image: tuple[tuple[float, float, float], tuple[float, float, float]]
+    """Two rows of an affine map from a cell's column and row, (0, 0) being the centre of the first cell, to x and y
+    in the image: x = a column + b row + c."""
+
+
 class PoseOut(_Schema):
     """One person."""
 
@@ -105,6 +122,8 @@ class PoseOut(_Schema):
     """All joints of the model's skeleton, always in the skeleton's order."""
     comparison: ComparisonOut | None = None
     """With `compare=true`; left out otherwise."""
+    heatmaps: HeatmapsOut | None = None
+    """With `heatmaps=true`; left out otherwise."""
 
 
 class PoseResponse(_Schema):
@@ -251,6 +270,8 @@ def _pose(pose: Pose, names: tuple[str, ...]) -> dict[str, Any]:
     }
     if pose.comparison is not None:
         answer["comparison"] = _comparison(pose.comparison, names)
+    if pose.heatmaps is not None:
+        answer["heatmaps"] = _heatmaps(pose.heatmaps)
     return answer
 
 
@@ -260,6 +281,14 @@ def _comparison(comparison: Comparison, names: tuple[str, ...]) -> dict[str, Any
         "readings": [
             {"decoder": each.decoder, "keypoints": _keypoints(each, names)} for each in comparison.readings
         ],
+    }
+
+
+def _heatmaps(heatmaps: Heatmaps) -> dict[str, Any]:
+    return {
+        "shape": heatmaps.values.shape,
+        "data": b64encode(heatmaps.values.astype("<f4", copy=False).tobytes()).decode("ascii"),
+        "to_image": heatmaps.to_frame.tolist(),
     }
 
 

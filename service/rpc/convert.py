@@ -5,7 +5,7 @@ from __future__ import annotations
 from service.errors import InvalidRequest
 from service.pb.reppose.v1 import pose_pb2 as pb
 from service.status import Report
-from service.types import BoxSource, Comparison, Frame, Options, Pose, Prediction, Reading
+from service.types import BoxSource, Comparison, Frame, Heatmaps, Options, Pose, Prediction, Reading
 
 _BOX_SOURCE = {
     BoxSource.REQUEST: pb.BOX_SOURCE_REQUEST,
@@ -22,6 +22,7 @@ def request_from(message: pb.EstimateRequest) -> tuple[Frame, Options]:
         model=message.model or None,
         decoder=message.decoder or None,
         compare=message.compare,
+        heatmaps=message.heatmaps,
     )
     if not message.HasField("pixels"):
         return Frame(message.image), options
@@ -57,6 +58,7 @@ def _pose(pose: Pose, names: tuple[str, ...]) -> pb.Pose:
         score=pose.score,
         keypoints=_keypoints(pose, names),
         comparison=pose.comparison and _comparison(pose.comparison, names),
+        heatmaps=pose.heatmaps and _heatmaps(pose.heatmaps),
     )
 
 
@@ -67,6 +69,17 @@ def _comparison(comparison: Comparison, names: tuple[str, ...]) -> pb.Comparison
             pb.Reading(decoder=each.decoder, keypoints=_keypoints(each, names))
             for each in comparison.readings
         ],
+    )
+
+
+def _heatmaps(heatmaps: Heatmaps) -> pb.Heatmaps:
+    keypoints, rows, columns = heatmaps.values.shape
+    return pb.Heatmaps(
+        keypoints=keypoints,
+        rows=rows,
+        columns=columns,
+        data=heatmaps.values.astype("<f4", copy=False).tobytes(),
+        to_image=heatmaps.to_frame.ravel().tolist(),
     )
 
 

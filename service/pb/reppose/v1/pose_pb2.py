@@ -24,39 +24,41 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n service/pb/reppose/v1/pose.proto\x12\nreppose.v1\"\x95\x01\n\x0f\x45stimateRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x1e\n\x05\x62oxes\x18\x02 \x03(\x0b\x32\x0f.reppose.v1.Box\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x65\x63oder\x18\x04 \x01(\t\x12\x0f\n\x07\x63ompare\x18\x05 \x01(\x08\x12\"\n\x06pixels\x18\x06 \x01(\x0b\x32\x12.reppose.v1.Pixels\"4\n\x06Pixels\x12\x0b\n\x03rgb\x18\x01 \x01(\x0c\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x0e\n\x06height\x18\x03 \x01(\x05\":\n\x03\x42ox\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\x12\r\n\x05width\x18\x03 \x01(\x01\x12\x0e\n\x06height\x18\x04 \x01(\x01\"\x8a\x01\n\x10\x45stimateResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65\x63oder\x18\x03 \x01(\t\x12$\n\x05image\x18\x04 \x01(\x0b\x32\x15.reppose.v1.ImageSize\x12\x1f\n\x05poses\x18\x05 \x03(\x0b\x32\x10.reppose.v1.Pose\"*\n\tImageSize\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\"\xb3\x01\n\x04Pose\x12\x1c\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x0f.reppose.v1.Box\x12)\n\nbox_source\x18\x02 \x01(\x0e\x32\x15.reppose.v1.BoxSource\x12\r\n\x05score\x18\x03 \x01(\x01\x12\'\n\tkeypoints\x18\x04 \x03(\x0b\x32\x14.reppose.v1.Keypoint\x12*\n\ncomparison\x18\x05 \x01(\x0b\x32\x16.reppose.v1.Comparison\"L\n\nComparison\x12\x17\n\x0f\x64isagreement_px\x18\x01 \x01(\x01\x12%\n\x08readings\x18\x02 \x03(\x0b\x32\x13.reppose.v1.Reading\"C\n\x07Reading\x12\x0f\n\x07\x64\x65\x63oder\x18\x01 \x01(\t\x12\'\n\tkeypoints\x18\x02 \x03(\x0b\x32\x14.reppose.v1.Keypoint\"=\n\x08Keypoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\t\n\x01x\x18\x02 \x01(\x01\x12\t\n\x01y\x18\x03 \x01(\x01\x12\r\n\x05score\x18\x04 \x01(\x01\"b\n\x15\x45stimateStreamRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12,\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1b.reppose.v1.EstimateRequestH\x00\x42\t\n\x07message\"\x8d\x01\n\x16\x45stimateStreamResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x32\n\nprediction\x18\x02 \x01(\x0b\x32\x1c.reppose.v1.EstimateResponseH\x00\x12\"\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.reppose.v1.ErrorH\x00\x42\t\n\x07outcome\"E\n\x05\x45rror\x12\x0e\n\x06status\x18\x01 \x01(\x05\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t*k\n\tBoxSource\x12\x1a\n\x16\x42OX_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x42OX_SOURCE_REQUEST\x10\x01\x12\x14\n\x10\x42OX_SOURCE_FOUND\x10\x02\x12\x14\n\x10\x42OX_SOURCE_IMAGE\x10\x03\x32\xb1\x01\n\x0bPoseService\x12\x45\n\x08\x45stimate\x12\x1b.reppose.v1.EstimateRequest\x1a\x1c.reppose.v1.EstimateResponse\x12[\n\x0e\x45stimateStream\x12!.reppose.v1.EstimateStreamRequest\x1a\".reppose.v1.EstimateStreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n service/pb/reppose/v1/pose.proto\x12\nreppose.v1\"\xa7\x01\n\x0f\x45stimateRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x1e\n\x05\x62oxes\x18\x02 \x03(\x0b\x32\x0f.reppose.v1.Box\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x65\x63oder\x18\x04 \x01(\t\x12\x0f\n\x07\x63ompare\x18\x05 \x01(\x08\x12\"\n\x06pixels\x18\x06 \x01(\x0b\x32\x12.reppose.v1.Pixels\x12\x10\n\x08heatmaps\x18\x07 \x01(\x08\"4\n\x06Pixels\x12\x0b\n\x03rgb\x18\x01 \x01(\x0c\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x0e\n\x06height\x18\x03 \x01(\x05\":\n\x03\x42ox\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\x12\r\n\x05width\x18\x03 \x01(\x01\x12\x0e\n\x06height\x18\x04 \x01(\x01\"\x8a\x01\n\x10\x45stimateResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65\x63oder\x18\x03 \x01(\t\x12$\n\x05image\x18\x04 \x01(\x0b\x32\x15.reppose.v1.ImageSize\x12\x1f\n\x05poses\x18\x05 \x03(\x0b\x32\x10.reppose.v1.Pose\"*\n\tImageSize\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\"\xdb\x01\n\x04Pose\x12\x1c\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x0f.reppose.v1.Box\x12)\n\nbox_source\x18\x02 \x01(\x0e\x32\x15.reppose.v1.BoxSource\x12\r\n\x05score\x18\x03 \x01(\x01\x12\'\n\tkeypoints\x18\x04 \x03(\x0b\x32\x14.reppose.v1.Keypoint\x12*\n\ncomparison\x18\x05 \x01(\x0b\x32\x16.reppose.v1.Comparison\x12&\n\x08heatmaps\x18\x06 \x01(\x0b\x32\x14.reppose.v1.Heatmaps\"\\\n\x08Heatmaps\x12\x11\n\tkeypoints\x18\x01 \x01(\x05\x12\x0c\n\x04rows\x18\x02 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x03 \x01(\x05\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x10\n\x08to_image\x18\x05 \x03(\x01\"L\n\nComparison\x12\x17\n\x0f\x64isagreement_px\x18\x01 \x01(\x01\x12%\n\x08readings\x18\x02 \x03(\x0b\x32\x13.reppose.v1.Reading\"C\n\x07Reading\x12\x0f\n\x07\x64\x65\x63oder\x18\x01 \x01(\t\x12\'\n\tkeypoints\x18\x02 \x03(\x0b\x32\x14.reppose.v1.Keypoint\"=\n\x08Keypoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\t\n\x01x\x18\x02 \x01(\x01\x12\t\n\x01y\x18\x03 \x01(\x01\x12\r\n\x05score\x18\x04 \x01(\x01\"b\n\x15\x45stimateStreamRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12,\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1b.reppose.v1.EstimateRequestH\x00\x42\t\n\x07message\"\x8d\x01\n\x16\x45stimateStreamResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x32\n\nprediction\x18\x02 \x01(\x0b\x32\x1c.reppose.v1.EstimateResponseH\x00\x12\"\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.reppose.v1.ErrorH\x00\x42\t\n\x07outcome\"E\n\x05\x45rror\x12\x0e\n\x06status\x18\x01 \x01(\x05\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t*k\n\tBoxSource\x12\x1a\n\x16\x42OX_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x42OX_SOURCE_REQUEST\x10\x01\x12\x14\n\x10\x42OX_SOURCE_FOUND\x10\x02\x12\x14\n\x10\x42OX_SOURCE_IMAGE\x10\x03\x32\xb1\x01\n\x0bPoseService\x12\x45\n\x08\x45stimate\x12\x1b.reppose.v1.EstimateRequest\x1a\x1c.reppose.v1.EstimateResponse\x12[\n\x0e\x45stimateStream\x12!.reppose.v1.EstimateStreamRequest\x1a\".reppose.v1.EstimateStreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'service.pb.reppose.v1.pose_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BOXSOURCE']._serialized_start=1206
-  _globals['_BOXSOURCE']._serialized_end=1313
+  _globals['_BOXSOURCE']._serialized_start=1358
+  _globals['_BOXSOURCE']._serialized_end=1465
   _globals['_ESTIMATEREQUEST']._serialized_start=49
-  _globals['_ESTIMATEREQUEST']._serialized_end=198
-  _globals['_PIXELS']._serialized_start=200
-  _globals['_PIXELS']._serialized_end=252
-  _globals['_BOX']._serialized_start=254
-  _globals['_BOX']._serialized_end=312
-  _globals['_ESTIMATERESPONSE']._serialized_start=315
-  _globals['_ESTIMATERESPONSE']._serialized_end=453
-  _globals['_IMAGESIZE']._serialized_start=455
-  _globals['_IMAGESIZE']._serialized_end=497
-  _globals['_POSE']._serialized_start=500
-  _globals['_POSE']._serialized_end=679
-  _globals['_COMPARISON']._serialized_start=681
-  _globals['_COMPARISON']._serialized_end=757
-  _globals['_READING']._serialized_start=759
-  _globals['_READING']._serialized_end=826
-  _globals['_KEYPOINT']._serialized_start=828
-  _globals['_KEYPOINT']._serialized_end=889
-  _globals['_ESTIMATESTREAMREQUEST']._serialized_start=891
-  _globals['_ESTIMATESTREAMREQUEST']._serialized_end=989
-  _globals['_ESTIMATESTREAMRESPONSE']._serialized_start=992
-  _globals['_ESTIMATESTREAMRESPONSE']._serialized_end=1133
-  _globals['_ERROR']._serialized_start=1135
-  _globals['_ERROR']._serialized_end=1204
-  _globals['_POSESERVICE']._serialized_start=1316
-  _globals['_POSESERVICE']._serialized_end=1493
+  _globals['_ESTIMATEREQUEST']._serialized_end=216
+  _globals['_PIXELS']._serialized_start=218
+  _globals['_PIXELS']._serialized_end=270
+  _globals['_BOX']._serialized_start=272
+  _globals['_BOX']._serialized_end=330
+  _globals['_ESTIMATERESPONSE']._serialized_start=333
+  _globals['_ESTIMATERESPONSE']._serialized_end=471
+  _globals['_IMAGESIZE']._serialized_start=473
+  _globals['_IMAGESIZE']._serialized_end=515
+  _globals['_POSE']._serialized_start=518
+  _globals['_POSE']._serialized_end=737
+  _globals['_HEATMAPS']._serialized_start=739
+  _globals['_HEATMAPS']._serialized_end=831
+  _globals['_COMPARISON']._serialized_start=833
+  _globals['_COMPARISON']._serialized_end=909
+  _globals['_READING']._serialized_start=911
+  _globals['_READING']._serialized_end=978
+  _globals['_KEYPOINT']._serialized_start=980
+  _globals['_KEYPOINT']._serialized_end=1041
+  _globals['_ESTIMATESTREAMREQUEST']._serialized_start=1043
+  _globals['_ESTIMATESTREAMREQUEST']._serialized_end=1141
+  _globals['_ESTIMATESTREAMRESPONSE']._serialized_start=1144
+  _globals['_ESTIMATESTREAMRESPONSE']._serialized_end=1285
+  _globals['_ERROR']._serialized_start=1287
+  _globals['_ERROR']._serialized_end=1356
+  _globals['_POSESERVICE']._serialized_start=1468
+  _globals['_POSESERVICE']._serialized_end=1645
 # @@protoc_insertion_point(module_scope)

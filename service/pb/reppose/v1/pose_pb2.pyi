@@ -19,20 +19,22 @@ BOX_SOURCE_FOUND: BoxSource
 BOX_SOURCE_IMAGE: BoxSource
 
 class EstimateRequest(_message.Message):
-    __slots__ = ("image", "boxes", "model", "decoder", "compare", "pixels")
+    __slots__ = ("image", "boxes", "model", "decoder", "compare", "pixels", "heatmaps")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     BOXES_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DECODER_FIELD_NUMBER: _ClassVar[int]
     COMPARE_FIELD_NUMBER: _ClassVar[int]
     PIXELS_FIELD_NUMBER: _ClassVar[int]
+    HEATMAPS_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     boxes: _containers.RepeatedCompositeFieldContainer[Box]
     model: str
     decoder: str
     compare: bool
     pixels: Pixels
-    def __init__(self, image: _Optional[bytes] = ..., boxes: _Optional[_Iterable[_Union[Box, _Mapping]]] = ..., model: _Optional[str] = ..., decoder: _Optional[str] = ..., compare: _Optional[bool] = ..., pixels: _Optional[_Union[Pixels, _Mapping]] = ...) -> None: ...
+    heatmaps: bool
+    def __init__(self, image: _Optional[bytes] = ..., boxes: _Optional[_Iterable[_Union[Box, _Mapping]]] = ..., model: _Optional[str] = ..., decoder: _Optional[str] = ..., compare: _Optional[bool] = ..., pixels: _Optional[_Union[Pixels, _Mapping]] = ..., heatmaps: _Optional[bool] = ...) -> None: ...
 
 class Pixels(_message.Message):
     __slots__ = ("rgb", "width", "height")
@@ -79,18 +81,34 @@ class ImageSize(_message.Message):
     def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ...) -> None: ...
 
 class Pose(_message.Message):
-    __slots__ = ("box", "box_source", "score", "keypoints", "comparison")
+    __slots__ = ("box", "box_source", "score", "keypoints", "comparison", "heatmaps")
     BOX_FIELD_NUMBER: _ClassVar[int]
     BOX_SOURCE_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     KEYPOINTS_FIELD_NUMBER: _ClassVar[int]
     COMPARISON_FIELD_NUMBER: _ClassVar[int]
+    HEATMAPS_FIELD_NUMBER: _ClassVar[int]
     box: Box
     box_source: BoxSource
     score: float
     keypoints: _containers.RepeatedCompositeFieldContainer[Keypoint]
     comparison: Comparison
-    def __init__(self, box: _Optional[_Union[Box, _Mapping]] = ..., box_source: _Optional[_Union[BoxSource, str]] = ..., score: _Optional[float] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ..., comparison: _Optional[_Union[Comparison, _Mapping]] = ...) -> None: ...
+    heatmaps: Heatmaps
+    def __init__(self, box: _Optional[_Union[Box, _Mapping]] = ..., box_source: _Optional[_Union[BoxSource, str]] = ..., score: _Optional[float] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ..., comparison: _Optional[_Union[Comparison, _Mapping]] = ..., heatmaps: _Optional[_Union[Heatmaps, _Mapping]] = ...) -> None: ...
+
+class Heatmaps(_message.Message):
+    __slots__ = ("keypoints", "rows", "columns", "data", "to_image")
+    KEYPOINTS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    TO_IMAGE_FIELD_NUMBER: _ClassVar[int]
+    keypoints: int
+    rows: int
+    columns: int
+    data: bytes
+    to_image: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, keypoints: _Optional[int] = ..., rows: _Optional[int] = ..., columns: _Optional[int] = ..., data: _Optional[bytes] = ..., to_image: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Comparison(_message.Message):
     __slots__ = ("disagreement_px", "readings")
