@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from model_zoo.errors import ModelZooError
 from service.errors import ServiceError
 from service.registry import Registry
-from service.rest import schemas
+from service.rest import examples, schemas
 
 RELOAD_FAILED = "reload_failed"
 
@@ -41,8 +41,12 @@ def build(registry: Registry, reload: Callable[[], Awaitable[None]], token: str)
         summary="Read the folders of bundles again",
         response_model=schemas.ModelsResponse,
         responses={
-            401: {"model": schemas.ErrorResponse, "description": "`unauthorized`"},
-            409: {"model": schemas.ErrorResponse, "description": f"`{RELOAD_FAILED}`"},
+            http: {
+                "model": schemas.ErrorResponse,
+                "description": f"`{code}`",
+                "content": examples.errors(code),
+            }
+            for http, code in ((401, "unauthorized"), (409, RELOAD_FAILED))
         },
         openapi_extra={"parameters": [_HEADER]},
     )

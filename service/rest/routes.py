@@ -15,7 +15,7 @@ from service.health import Readiness
 from service.images import FORMATS, ImageLimits
 from service.predictor import Predictor
 from service.registry import Registry
-from service.rest import body, schemas
+from service.rest import body, examples, schemas
 from service.status import STATUS
 from service.types import Prediction
 
@@ -49,6 +49,7 @@ _POSE_ERRORS = {
     int(http): {
         "model": schemas.ErrorResponse,
         "description": ", ".join(f"`{code}`" for code in sorted(codes)),
+        "content": examples.errors(*codes),
     }
     for http in sorted({row.http for row in STATUS.values()})
     for codes in [{row.code for row in STATUS.values() if row.http == http}]
@@ -72,7 +73,10 @@ def build(
         summary="Find the poses in an image",
         response_model=schemas.PoseResponse,
         responses={
-            200: {"content": {"image/png": {}}, "description": "The poses, or the picture"},
+            200: {
+                "content": {"image/png": {}, "application/json": {"examples": examples.POSES}},
+                "description": "The poses, or the picture",
+            },
             **_POSE_ERRORS,
         },
         openapi_extra={"requestBody": _POSE_BODY, "parameters": [_TIMEOUT]},
@@ -101,7 +105,13 @@ def build(
         name="models",
         tags=["models"],
         summary="What can be asked for",
-        responses={503: {"model": schemas.ErrorResponse, "description": "`not_ready`"}},
+        responses={
+            503: {
+                "model": schemas.ErrorResponse,
+                "description": "`not_ready`",
+                "content": examples.errors("not_ready"),
+            }
+        },
     )
     async def models() -> schemas.ModelsResponse:
         """The models with their keypoints and bones, and the decoders."""

@@ -18,6 +18,7 @@ from model_zoo.manifest import Precision
 from service import decoding
 from service.errors import InvalidBoxes
 from service.registry import Registry
+from service.rest import examples
 from service.status import Report
 from service.types import Box, BoxSource, Comparison, Heatmaps, Options, Pose, Prediction, Reading
 
@@ -33,9 +34,9 @@ class PoseQuery(_Schema):
     """JSON `[[x, y, width, height], ...]` in pixels of the image, one per person: x, y is the left and top edge.
     Each box must lie at least partly inside the image. The service adds the model's own context around it.
     Leave it out to have one person found."""
-    model: str | None = None
+    model: str | None = Field(None, examples=["body19-small", "body19-small@1"])
     """`name` (its newest version) or `name@version`, see `/v1/models`; the default model where it is left out."""
-    decoder: str | None = None
+    decoder: str | None = Field(None, examples=["argmax_shift"])
     """How heatmaps become points, see `/v1/models`; the model's own where it is left out."""
     render: bool = False
     """`true`: answer with a PNG of the image with the poses drawn, instead of JSON."""
@@ -130,22 +131,7 @@ class PoseResponse(_Schema):
     """The poses in one image."""
 
     model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "model": "body19-small",
-                "version": "1",
-                "decoder": "dark",
-                "image": {"width": 640, "height": 480},
-                "poses": [
-                    {
-                        "box": [212.0, 31.5, 180.25, 402.0],
-                        "box_source": "request",
-                        "score": 0.93,
-                        "keypoints": [{"name": "nose", "x": 301.2, "y": 88.4, "score": 0.97}],
-                    }
-                ],
-            }
-        }
+        json_schema_extra={"examples": [each["value"] for each in examples.POSES.values()]}
     )
 
     model: str
@@ -189,6 +175,8 @@ class ModelOut(_Schema):
 class ModelsResponse(_Schema):
     """What can be asked for."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.MODELS]})
+
     default: str
     """`name@version` of the model that a request gets which names none."""
     decoders: list[str]
@@ -198,6 +186,15 @@ class ModelsResponse(_Schema):
 
 class HealthResponse(_Schema):
     """State of the service."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"status": "ready", "reason": None},
+                {"status": "not_ready", "reason": "the models are being loaded"},
+            ]
+        }
+    )
 
     status: str
     """`live`, `ready` or `not_ready`."""
@@ -221,13 +218,7 @@ class ErrorResponse(_Schema):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {
-                "error": {
-                    "code": "invalid_image",
-                    "message": "the image is truncated or broken",
-                    "field": "image",
-                }
-            }
+            "examples": [{"error": {"code": code, **each}} for code, each in examples.ERRORS.items()]
         }
     )
 
