@@ -297,13 +297,7 @@ def test_documentation(service: serving.Service) -> None:
         pose["requestBody"]["content"]
     )
     assert set(pose["responses"]) >= {"200", "413", "415", "422", "429", "503"}
-    assert document["components"]["schemas"]["PoseResponse"]["example"]["poses"]
     assert "#/components/schemas/HTTPValidationError" not in json.dumps(document)
-    for schema in ("PoseResponse", "ErrorResponse"):
-        example = document["components"]["schemas"][schema]["example"]
-        {"PoseResponse": PoseResponse, "ErrorResponse": ErrorResponse}[schema].model_validate_json(
-            json.dumps(example)
-        )
 
 
 def test_a_request_id_is_sent_back_and_logged(service: serving.Service, scene: Scene) -> None:
