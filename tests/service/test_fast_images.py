@@ -1,12 +1,17 @@
-"""The fast decoder of JPEG gives Pillow's pixels to the last bit, and leaves to Pillow what it should."""
+"""The fast decoders give Pillow's pixels to the last bit, and leave to Pillow what they should."""
 
 from __future__ import annotations
 
 import io
+import struct
+import warnings
+import zlib
 from typing import Any
 
+import cv2
 import numpy as np
 import PIL.Image
+import PIL.PngImagePlugin
 import pytest
 import simplejpeg
 from hypothesis import given, settings
@@ -124,3 +129,252 @@ def test_the_header_is_judged_before_anything_is_decoded(monkeypatch: pytest.Mon
     monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_: pytest.fail("it was decoded"))
     with pytest.raises(ImageTooLarge, match="64 x 65 pixels"):
         images.decode(jpeg(noisy(65, 64)), ImageLimits(bytes=10**6, pixels=10**6, side=64))
+
+
+# ---- PNG, WebP and BMP by OpenCV
+
+
+def saved(image: np.ndarray | PIL.Image.Image, form: str, mode: str = "RGB", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    whole = PIL.Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    whole.convert(mode).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Formats of what Pillow had to decode."""
+    decoded: list[str] = []
+    load = images._rgb
+    monkeypatch.setattr(images, "_rgb", lambda image: decoded.append(image.format) or load(image))
+    return decoded
+
+
+@settings(max_examples=120)
+@given(
+    form=st.sampled_from(["PNG", "WEBP", "BMP"]),
+    mode=st.sampled_from(["RGB", "L"]),
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    seed=st.integers(0, 9),
+    level=st.integers(0, 9),
+    quality=st.integers(0, 100),
+    lossless=st.booleans(),
+)
+def test_other_formats_to_the_last_bit(
+    form: str, mode: str, height: int, width: int, seed: int, level: int, quality: int, lossless: bool
+) -> None:
+    options = {
+        "PNG": {"compress_level": level},
+        "WEBP": {"quality": quality, "lossless": lossless},
+        "BMP": {},
+    }
+    data = saved(noisy(height, width, seed), form, mode, **options[form])
+    decoded = images.decode(data, LIMITS)
+    np.testing.assert_array_equal(decoded.pixels, by_pillow(data))
+    assert decoded.pixels.dtype == np.uint8
+    assert decoded.pixels.flags.c_contiguous
+    assert decoded.size == (height, width)
+
+
+@pytest.mark.parametrize(
+    ("form", "mode"), [("PNG", "RGB"), ("PNG", "L"), ("WEBP", "RGB"), ("WEBP", "L"), ("BMP", "RGB")]
+)
+def test_the_plain_file_takes_the_fast_way(form: str, mode: str, opened: list[str]) -> None:
+    images.decode(saved(noisy(40, 30), form, mode), LIMITS)
+    assert not opened
+
+
+def png_with(*chunks: tuple[bytes, bytes], behind: bool = False) -> bytes:
+    """A PNG with more chunks before or behind its pixels."""
+    plain = saved(noisy(40, 30), "PNG")
+    more = b"".join(
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in chunks
+    )
+    at = plain.index(b"IEND" if behind else b"IDAT") - 4
+    return plain[:at] + more + plain[at:]
+
+
+EXIF_6 = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+XMP_6 = b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>'
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("chunk", [(b"eXIf", EXIF_6), (b"iTXt", XMP_6)], ids=["EXIF", "XMP"])
+def test_an_orientation_before_or_behind_the_pixels(chunk: tuple[bytes, bytes], behind: bool) -> None:
+    data = png_with(chunk, behind=behind)
+    with PIL.Image.open(io.BytesIO(data)) as image:
+        assert image.getexif()[0x0112] == 6
+    np.testing.assert_array_equal(images.decode(data, LIMITS).pixels, np.rot90(by_pillow(data), -1))
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        (b"gAMA", struct.pack(">I", 100_000)),
+        (b"gAMA", struct.pack(">I", 45_455)),
+        (b"sRGB", b"\0"),
+        (b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)),
+        (b"pHYs", struct.pack(">IIB", 2835, 5000, 1)),
+        (b"sBIT", b"\5\6\5"),
+        (b"bKGD", b"\0\xff\0\0\0\0"),
+        (b"tIME", b"\x07\xe8\1\1\1\1\1"),
+        (b"tEXt", b"Software\0a camera"),
+    ],
+    ids=lambda chunk: chunk[0].decode(),
+)
+def test_what_a_png_says_of_its_colours_changes_nothing(
+    chunk: tuple[bytes, bytes], opened: list[str]
+) -> None:
+    data = png_with(chunk)
+    np.testing.assert_array_equal(images.decode(data, LIMITS).pixels, by_pillow(data))
+    assert not opened
+
+
+def test_a_colour_profile_changes_nothing(opened: list[str]) -> None:
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    data = saved(noisy(40, 30), "PNG", icc_profile=profile)
+    assert b"iCCP" in data
+    np.testing.assert_array_equal(images.decode(data, LIMITS).pixels, by_pillow(data))
+    assert not opened
+
+
+def _interlaced() -> bytes:
+    """Adam7, one pass after the other; Pillow cannot write it."""
+    pixels, packed = noisy(16, 16), b""
+    for y, x, down, right in (
+        (0, 0, 8, 8),
+        (0, 4, 8, 8),
+        (4, 0, 8, 4),
+        (0, 2, 4, 4),
+        (2, 0, 4, 2),
+        (0, 1, 2, 2),
+        (1, 0, 2, 1),
+    ):
+        packed += b"".join(b"\0" + row.tobytes() for row in pixels[y::down, x::right])
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", 16, 16, 8, 2, 0, 0, 1)),
+        (b"IDAT", zlib.compress(packed)),
+        (b"IEND", b""),
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in parts
+    )
+
+
+NOT_PLAIN = {
+    "PNG in colour with transparency": saved(noisy(40, 30), "PNG", transparency=(1, 2, 3)),
+    "PNG in grey with transparency": saved(noisy(40, 30), "PNG", "L", transparency=7),
+    "PNG with alpha": saved(noisy(40, 30), "PNG", "RGBA"),
+    "PNG with a palette": saved(noisy(40, 30), "PNG", "P"),
+    "PNG of one bit": saved(noisy(40, 30), "PNG", "1"),
+    "PNG interlaced": _interlaced(),
+    "PNG animated": saved(
+        noisy(40, 30), "PNG", save_all=True, append_images=[PIL.Image.fromarray(noisy(40, 30, 2))]
+    ),
+    "PNG with bytes behind its end": saved(noisy(40, 30), "PNG") + b"x",
+    "WebP with alpha": saved(np.dstack([noisy(40, 30), noisy(40, 30)[..., 0]]), "WEBP", "RGBA"),
+    "WebP animated": saved(
+        noisy(40, 30), "WEBP", save_all=True, append_images=[PIL.Image.fromarray(noisy(40, 30, 2))]
+    ),
+    "WebP with EXIF": saved(noisy(40, 30), "WEBP", exif=b"Exif\0\0" + EXIF_6),
+    "BMP in grey": saved(noisy(40, 30), "BMP", "L"),
+    "BMP of one bit": saved(noisy(40, 30), "BMP", "1"),
+    "BMP with alpha": saved(noisy(40, 30), "BMP", "RGBA"),
+    "BMP from the top": (lambda data: data[:22] + struct.pack("<i", -40) + data[26:])(
+        saved(noisy(40, 30), "BMP")
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_PLAIN)
+def test_what_is_not_plain_is_left_to_pillow(kind: str, opened: list[str]) -> None:
+    data = NOT_PLAIN[kind]
+    decoded = images.decode(data, LIMITS)
+    assert opened == [kind.split()[0].upper()]
+    if "alpha" not in kind and "transparency" not in kind and "EXIF" not in kind:
+        np.testing.assert_array_equal(decoded.pixels, by_pillow(data))
+
+
+def test_interlaced_rows_come_in_order() -> None:
+    np.testing.assert_array_equal(images.decode(_interlaced(), LIMITS).pixels, noisy(16, 16))
+
+
+def test_beyond_the_limits_of_opencv_pillow_decodes(
+    monkeypatch: pytest.MonkeyPatch, opened: list[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise cv2.error("pixels <= CV_IO_MAX_IMAGE_PIXELS")
+
+    monkeypatch.setattr(cv2, "imdecode", refuse)
+    data = saved(noisy(40, 30), "PNG")
+    np.testing.assert_array_equal(images.decode(data, LIMITS).pixels, by_pillow(data))
+    assert opened == ["PNG"]
+
+
+def test_a_size_that_the_header_did_not_say_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch, opened: list[str]
+) -> None:
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: np.zeros((41, 30, 3), np.uint8))
+    assert images.decode(saved(noisy(40, 30), "BMP"), LIMITS).size == (40, 30)
+    assert opened == ["BMP"]
+
+
+PLAIN = {
+    "PNG": saved(noisy(12, 10), "PNG"),
+    "PNG in grey": saved(noisy(12, 10), "PNG", "L"),
+    "WebP": saved(noisy(12, 10), "WEBP"),
+    "WebP without loss": saved(noisy(12, 10), "WEBP", lossless=True),
+    "BMP": saved(noisy(12, 10), "BMP"),
+}
+
+
+def judged_by_pillow(data: bytes) -> np.ndarray | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return by_pillow(data)
+        except Exception:
+            return None
+
+
+def judged_by_us(data: bytes) -> np.ndarray | None:
+    try:
+        return images.decode(data, LIMITS).pixels
+    except InvalidImage:
+        return None
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+@pytest.mark.filterwarnings("ignore")
+def test_cut_anywhere_it_is_what_pillow_says(kind: str) -> None:
+    data = PLAIN[kind]
+    for length in range(len(data)):
+        expected, got = judged_by_pillow(data[:length]), judged_by_us(data[:length])
+        assert (expected is None) == (got is None), length
+        if got is not None:
+            np.testing.assert_array_equal(got, expected)
+
+
+@settings(max_examples=400)
+@given(
+    kind=st.sampled_from(["PNG", "PNG in grey", "BMP"]),
+    place=st.floats(0, 1, exclude_max=True),
+    value=st.integers(0, 255),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_byte_changed_it_is_what_pillow_says(kind: str, place: float, value: int) -> None:
+    data = bytearray(PLAIN[kind])
+    data[int(place * len(data))] = value
+    try:
+        expected, got = judged_by_pillow(bytes(data)), judged_by_us(bytes(data))
+    except ImageTooLarge:
+        return
+    if got is not None and expected is not None and got.shape == expected.shape:
+        np.testing.assert_array_equal(got, expected)
+    else:
+        assert (expected is None) == (got is None)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFile
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL.Image import Transpose
 
-from service import images
+from service import images, status
 from service.errors import ImageTooLarge, InvalidImage
 from service.images import ImageLimits
 
@@ -257,3 +261,78 @@ def test_damage_is_an_error_of_ours_or_a_picture(data: bytes, changes: list[tupl
     assert decoded.ndim == 3
     assert decoded.shape[2] == 3
     assert decoded.dtype == np.uint8
+
+
+# ---- no memory is nobody's fault but ours
+
+
+def no_memory(*_: object, **__: object) -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("data", "decoder"),
+    [
+        (FILES[0], "simplejpeg.decode_jpeg"),
+        (FILES[2], "cv2.imdecode"),
+        (FILES[3], "PIL.ImageFile.ImageFile.load"),
+    ],
+)
+def test_no_memory_is_not_the_fault_of_the_image(
+    data: bytes, decoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder, no_memory)
+    with pytest.raises(MemoryError) as caught:
+        decode(data, LIMITS)
+    assert status.status_of(caught.value) is status.INTERNAL
+
+
+def test_nor_where_pillow_says_it_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its decoders know a code for it, which becomes an OSError."""
+
+    def load(image: object) -> None:
+        raise PIL.ImageFile._get_oserror(-9, encoder=False)
+
+    monkeypatch.setattr(PIL.ImageFile.ImageFile, "load", load)
+    with pytest.raises(MemoryError, match="out of memory"):
+        decode(FILES[7], LIMITS)
+
+
+SHORT_OF_MEMORY = """
+import resource, sys
+from pathlib import Path
+from service import images
+
+limits = images.ImageLimits(bytes=10**9, pixels=10**9, side=10**6)
+files = {path.name: path.read_bytes() for path in sorted(Path(sys.argv[1]).iterdir())}
+for name, data in files.items():
+    if name.startswith("small"):
+        images.decode(data, limits)
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+most = pages * resource.getpagesize() + 20 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+for name, data in files.items():
+    try:
+        images.decode(data, limits)
+        print(name, "decoded")
+    except MemoryError:
+        print(name, "MemoryError")
+"""
+
+
+def test_a_process_that_is_short_of_memory(tmp_path: Path) -> None:
+    """20 MiB are left, and pictures of 57 MiB come; small ones are answered as ever."""
+    for form in ("JPEG", "PNG", "BMP", "GIF"):
+        for name, size in (("small", (64, 64)), ("large", (5000, 4000))):
+            (tmp_path / f"{name}.{form}").write_bytes(saved(PIL.Image.new("RGB", size, "navy"), form))
+    done = subprocess.run(
+        [sys.executable, "-c", SHORT_OF_MEMORY, tmp_path],
+        check=False, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    outcomes = dict(line.split() for line in done.stdout.splitlines())
+    assert outcomes == {
+        f"{name}.{form}": "decoded" if name == "small" else "MemoryError"
+        for form in ("JPEG", "PNG", "BMP", "GIF")
+        for name in ("small", "large")
+    }
