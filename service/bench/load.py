@@ -37,7 +37,7 @@ ROUTES: tuple[Route, ...] = ("rest", "multipart", "unary", "stream")
 
 FRAMES_OF_A_STREAM = 8
 """Most unanswered frames of one stream; more concurrency makes more streams."""
-FIRST_ANSWER_S = 60.0
+FIRST_ANSWER_S = 30.0
 """Longest time until a server that listens gives its first answer."""
 WARM_UP_SHARE = 0.15
 """This share of the time passes under load before the rest is counted."""

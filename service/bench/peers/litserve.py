@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fastapi import Request, Response
+from fastapi import Response
 
 from service.bench.peers import Setting
 from service.bench.peers.poser import Poser
@@ -21,7 +21,9 @@ class Poses(litserve.LitAPI if litserve else object):
     def setup(self, device: str) -> None:
         self._poser = Poser(Setting.read())
 
-    def decode_request(self, request: Request) -> bytes:
+    def decode_request(
+        self, request
+    ) -> bytes:  # LitServe looks at annotations, and cannot read them as strings
         return request["image"].file.read()
 
     def batch(self, inputs: Iterable[bytes]) -> list[bytes]:
