@@ -100,6 +100,40 @@ def compare(
 
 
 @app.command()
+def ablate(
+    plan: Annotated[str, typer.Argument(help="YAML plan, or the name of a shipped one: survey.")],
+    data: DataRoot = Path("data"),
+    out: Annotated[Path, typer.Option(help="Folder of the run folders.")] = Path("runs/ablation"),
+    row: Annotated[list[str] | None, typer.Option(help="Only this row; repeat for more.")] = None,
+    jobs: Annotated[int, typer.Option(min=0, help="Runs side by side; 0 = one per core.")] = 0,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Train nothing: write the table of what is finished to this Markdown file."),
+    ] = None,
+    latency: Annotated[bool, typer.Option(help="Time the graphs for the report as well.")] = True,
+) -> None:
+    """Train the rows of an ablation that are not finished yet, one process per run; or write its report.
+
+    Examples:
+
+        reppose-train ablate survey --data ../data
+        reppose-train ablate survey --data ../data --report docs/ablation.md
+    """
+    from trainer import ablation
+
+    chosen = ablation.load(plan)
+    if report is None:
+        todo = ablation.trials(chosen, out, row or [])
+        ablation.run(todo, data, jobs or len(os.sched_getaffinity(0)), typer.echo)
+        return
+    from trainer import ablation_report
+
+    command = f"reppose-train ablate {plan} --data DATA --report {report}"
+    ablation_report.write(chosen, out, data, report, command, latency)
+    typer.echo(f"wrote {report}")
+
+
+@app.command()
 def bench(
     config: Annotated[str, typer.Argument(help="YAML file, or the name of a shipped one.")],
     data: DataRoot = Path("data"),

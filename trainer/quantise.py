@@ -307,14 +307,20 @@ def _inner(core: onnx.ModelProto) -> set[str]:
     return inner
 
 
+def _is_map(tensor: onnx.ValueInfoProto) -> bool:
+    return len(tensor.type.tensor_type.shape.dim) == len("NCHW")
+
+
 class _Observed:
-    """What the activations of a graph look like on the calibration crops."""
+    """What the activations of a graph that are written or read in 8 bits look like on the calibration crops."""
 
     def __init__(
         self, core: onnx.ModelProto, inner: set[str], batches: Iterable[dict[str, NDArray[np.float32]]]
     ) -> None:
         batches = list(batches)
-        names = sorted(inner | {core.graph.input[0].name})
+        read = {name for node in core.graph.node if node.output[0] in inner for name in node.input}
+        maps = {each.name for each in (*core.graph.value_info, *core.graph.input) if _is_map(each)}
+        names = sorted(inner | (read & maps))
         self._low, self._high = _extremes(core, names, batches)
         convolutions = [n.name for n in core.graph.node if n.op_type == "Conv" and len(n.input) > 2]
         self.means = _means(core, convolutions, batches)

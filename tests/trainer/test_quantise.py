@@ -20,9 +20,12 @@ from model_zoo import bundle
 from model_zoo.bundle import Bundle
 from model_zoo.manifest import Normalisation
 from tests.trainer import people_made
-from trainer import commands, graph, quantise
+from trainer import commands, export, graph, quantise
+from trainer import config as configuration
 from trainer.errors import ConfigError, DataError, QuantisationError, TrainerError
 from trainer.export import OnnxNet
+from trainer.nets import build
+from trainer.nets.activations import ACTIVATIONS
 from trainer.quantise import METHODS, Recipe
 
 SIZE = (64, 48)
@@ -153,6 +156,27 @@ def test_a_channel_that_is_always_zero_does_no_harm(crops):
     with torch.no_grad():
         net.first.bias[2], net.third.weight[:, 5] = -1e3, 0
     assert error(small(net=net), Recipe("mse", equalised=True), crops) < 0.05
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("head", ["linear", "dsnt", "simcc", "rle"])
+def test_every_kind_of_net_can_be_computed_in_8_bits(crops, activation, head):
+    document = people_made.run_document(phases=[{"epochs": 1, "height": 64, "width": 64}])
+    shape = document["net"] | {"activation": activation, "head": head}
+    config = configuration.parse(document | {"net": shape, "skeleton": "hand21"})
+    torch.manual_seed(2)
+    net = build.plain(config).eval()
+    with torch.no_grad():
+        for each in net.parameters():  # else all biases are the same tensor
+            each.add_(0.05 * torch.randn_like(each))
+    exported = export.to_onnx(net, config)
+    square = np.stack([cv2.resize(each, (64, 64)) for each in crops])
+    nets = [exported, quantise.quantise(exported, square[:12], Recipe())]
+    answers = [OnnxNet(each.SerializeToString()) for each in nets]
+    expected, found = [each(square) if head == "linear" else each.keypoints(square) for each in answers]
+    assert np.median(np.abs(found - expected)) < 0.2 * expected.std()  # simcc's largest bin may jump
+    inside = {node.op_type for node in nets[1].graph.node}
+    assert "QuantizeLinear" in inside
 
 
 def test_one_crop_is_enough(crops):

@@ -1,0 +1,237 @@
+"""Ablations: the same short run with one thing changed at a time, several seeds each, as a table.
+
+A plan is a YAML file: `base`, a whole configuration without its seed; `seeds`; and `rows`, each of which changes the
+row named by `after`, or the base, and is compared with it. Every row of a seed is a run folder of its own,
+OUT/ROW/SEED. They are trained side by side, one process each, so that nothing of a core is lost to talking; a run that
+is finished is not repeated, one that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from model_zoo.manifest import Name
+from trainer import config as configuration
+from trainer.checkpoint import RunFolder
+from trainer.config import CONFIGS, RunConfig
+from trainer.errors import CheckpointError, ConfigError, Interrupted
+
+Document = dict[str, Any]
+PLANS = CONFIGS / "ablations"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Row(_Section):
+    """One change."""
+
+    name: Name
+    """Of the row and its folder."""
+    title: str
+    """What is changed, for people."""
+    after: str | None = None
+    """Name of an earlier row that is changed, and compared with; the base where it is not given."""
+    set: Document = {}
+    """Settings that differ from it."""
+
+
+class Plan(_Section):
+    """All rows of an ablation."""
+
+    base: Document
+    """A configuration without its seed."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    """Each row is run with each of them."""
+    rows: Annotated[tuple[Row, ...], Field(min_length=1)]
+    """In the order of the table."""
+
+    @model_validator(mode="after")
+    def _rows_follow_each_other(self) -> Self:
+        known: set[str] = set()
+        for row in self.rows:
+            if row.name in known:
+                raise ValueError(f"rows: {row.name} stands there twice")
+            if row.after is not None and row.after not in known:
+                raise ValueError(f"rows: {row.name} comes after {row.after}, which is no row above it")
+            known.add(row.name)
+        return self
+
+    def row(self, name: str) -> Row:
+        """The row of this name; ConfigError."""
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise ConfigError(f"the plan has no row {name!r}; it has {', '.join(row.name for row in self.rows)}")
+
+    def document(self, name: str) -> Document:
+        """The configuration of a row, without its seed."""
+        row = self.row(name)
+        return merged(self.base if row.after is None else self.document(row.after), row.set)
+
+    def config(self, name: str, seed: int) -> RunConfig:
+        """The configuration of a run; ConfigError names the row."""
+        try:
+            return configuration.parse(self.document(name) | {"seed": seed})
+        except ConfigError as error:
+            raise ConfigError(f"row {name}: {error}") from error
+
+
+def load(source: str) -> Plan:
+    """Read a plan: a YAML file, or the name of one that comes with the package. ConfigError."""
+    path = Path(source) if source.endswith((".yaml", ".yml")) else PLANS / f"{source}.yaml"
+    try:
+        return Plan.model_validate(yaml.safe_load(path.read_text("utf-8")))
+    except OSError as error:
+        known = ", ".join(sorted(each.stem for each in PLANS.glob("*.yaml")))
+        raise ConfigError(f"cannot read plan {source!r} ({error.strerror}); shipped ones: {known}") from error
+    except (yaml.YAMLError, ValidationError) as error:
+        raise ConfigError(f"{path} is no plan: {error}") from error
+
+
+def merged(below: Document, above: Document) -> Document:
+    """Nested mappings, the upper one's values where both have one."""
+    both = dict(below)
+    for key, value in above.items():
+        under = both.get(key)
+        both[key] = merged(under, value) if isinstance(value, dict) and isinstance(under, dict) else value
+    return both
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One row with one seed."""
+
+    row: Row
+    seed: int
+    folder: RunFolder
+    config: RunConfig
+
+    @property
+    def finished(self) -> bool:
+        """Whether its last epoch is measured."""
+        try:
+            return self.folder.metrics()[-1]["epoch"] == self.config.epochs
+        except CheckpointError:
+            return False
+
+
+def trials(plan: Plan, out: Path, rows: Sequence[str] = ()) -> list[Trial]:
+    """Every run of a plan, all rows of a seed before those of the next: the table fills up evenly.
+
+    Args:
+        plan: of the runs.
+        out: folder of their folders.
+        rows: names of those wanted; all where there are none.
+    """
+    wanted = [plan.row(name) for name in rows] or list(plan.rows)
+    return [
+        Trial(row, seed, RunFolder(out / row.name / str(seed)), plan.config(row.name, seed))
+        for seed in plan.seeds
+        for row in wanted
+    ]
+
+
+def run(todo: Sequence[Trial], data: Path, jobs: int, tell: Callable[[str], None]) -> None:
+    """Train what is not finished, `jobs` at a time; SIGTERM and SIGINT leave checkpoints to go on from.
+
+    Args:
+        todo: the runs.
+        data: data root.
+        jobs: processes side by side, one thread each.
+        tell: hears of every run that ends, in a line.
+
+    Raises:
+        Interrupted: a signal came.
+        ConfigError: a run failed; its folder's log.txt says why.
+    """
+    left = [each for each in todo if not each.finished]
+    cache = data_cache(todo)
+    cache.mkdir(parents=True, exist_ok=True)
+    children: set[subprocess.Popen[bytes]] = set()
+    stopping: list[int] = []
+
+    def one(trial: Trial) -> None:
+        if stopping:
+            return
+        with _started(trial, data, cache) as child:
+            children.add(child)
+            if stopping:  # it came in between
+                child.terminate()
+            status = child.wait()
+            children.discard(child)
+        if status == 0:
+            tell(f"{trial.row.name} seed {trial.seed}: {_headline(trial)}")
+        elif not stopping:
+            raise ConfigError(
+                f"row {trial.row.name}, seed {trial.seed} failed; see {trial.folder.path / 'log.txt'}"
+            )
+
+    def stop(number: int, _: object) -> None:
+        stopping.append(number)
+        for child in tuple(children):
+            child.terminate()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with ThreadPoolExecutor(jobs) as pool:
+            failures = [each.exception() for each in [pool.submit(one, trial) for trial in left]]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if stopping:
+        raise Interrupted("stopped; the same command goes on from there")
+    for failure in failures:
+        if failure is not None:
+            raise failure
+
+
+def data_cache(todo: Sequence[Trial]) -> Path:
+    """Where all runs of a plan share their decoded crops."""
+    return todo[0].folder.path.parents[1] / "cache"
+
+
+def _started(trial: Trial, data: Path, cache: Path) -> subprocess.Popen[bytes]:
+    folder = trial.folder.path
+    folder.mkdir(parents=True, exist_ok=True)
+    shared = folder.parent / "cache"
+    if not shared.exists():
+        shared.symlink_to(os.path.relpath(cache, folder.parent))
+    wanted = folder / "wanted.yaml"
+    wanted.write_text(configuration.dump(trial.config), "utf-8")
+    words = [sys.executable, "-m", "trainer", "train", str(wanted), "--data", str(data), "--out", str(folder)]
+    with (folder / "log.txt").open("ab") as log:
+        return subprocess.Popen(
+            [*words, "--processes", "1"],
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+
+
+def _headline(trial: Trial) -> str:
+    last = trial.folder.metrics()[-1]
+    names = [each.name for each in trial.config.data.validate_on]
+    return "  ".join(f"{name} {last[name]:.1f}" for name in names)
+
+
+def results(plan: Plan, out: Path) -> Iterator[tuple[Row, list[Trial]]]:
+    """Rows with their finished runs; those without any are left out."""
+    every = trials(plan, out)
+    for row in plan.rows:
+        done = [each for each in every if each.row == row and each.finished]
+        if done:
+            yield row, done
