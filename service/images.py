@@ -2,10 +2,11 @@
 
 Pillow reads every header, and is the reference: the decoders that are faster give its pixels to the last bit.
 libjpeg-turbo decodes the usual JPEG (in about three fifths of Pillow's time), OpenCV the plain PNG and WebP (nine
-tenths, less for large ones) and BMP (a third). Pillow decodes all else, and whatever the others find fault with, so
-that it alone judges what is broken. Its own guard against decompression bombs is a warning, and an error only at twice
-its size; it is switched off here, because `ImageLimits` draws the line. OpenCV's complaints are switched off too: what
-is wrong with an image stands in the answer, and nobody should be able to write to the log.
+tenths, of large WebP a half) and BMP (a half or less). Pillow decodes all else, and whatever the others find fault
+with, so that it alone judges what is broken. Its own guard against decompression bombs is a warning, and an error only
+at twice its size; it is switched off here, because `ImageLimits` draws the line. OpenCV's complaints are switched off
+too: what is wrong with an image stands in the answer. Those of libpng cannot be, so that what its checksums condemn is
+kept from it.
 
 What becomes of the less usual images: EXIF orientation 1-8 is applied; transparency is laid over black, which is also
 what a crop shows outside of the frame; 16-bit grey keeps its upper 8 bits; an animation gives its first frame.
@@ -14,6 +15,7 @@ what a crop shows outside of the frame; 16-bit grey keeps its upper 8 bits; an a
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -205,18 +207,21 @@ def _opencv(data: bytes, image: PIL.Image.Image) -> Image | None:
 
 
 def _plain_png(data: bytes, width: int, height: int) -> bool:
-    """8 bits of grey or colour, not interlaced, whole to its end, and without any chunk that matters else."""
+    """8 bits of grey or colour, not interlaced, intact to its end, and without any chunk that matters else."""
     if data[16:24] != struct.pack(">II", width, height) or data[24:29] not in (
         b"\x08\0\0\0\0",
         b"\x08\x02\0\0\0",
     ):
         return False
-    at, end, name = 8, len(data), b""
+    at, end, name, view = 8, len(data), b"", memoryview(data)
     while at + 12 <= end and name != b"IEND":
         length, name = struct.unpack_from(">I4s", data, at)
         if name not in _PNG_CHUNKS and not (name == b"tEXt" and data[at + 8 : at + 11] != b"Raw"):
             return False
+        checksum = struct.pack(">I", zlib.crc32(view[at + 4 : at + 8 + length]))
         at += 12 + length
+        if data[at - 4 : at] != checksum:
+            return False
     return at == end and name == b"IEND"
 
 

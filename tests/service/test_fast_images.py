@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import warnings
@@ -347,6 +348,17 @@ def judged_by_us(data: bytes) -> np.ndarray | None:
         return images.decode(data, LIMITS).pixels
     except InvalidImage:
         return None
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damage_writes_nothing_to_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    """The decoders in C know the way to stderr by themselves."""
+    for data in PLAIN.values():
+        for place in range(0, len(data), 3):
+            judged_by_us(data[:place])
+            with contextlib.suppress(ImageTooLarge):
+                judged_by_us(data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :])
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("kind", PLAIN)
