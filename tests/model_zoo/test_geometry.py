@@ -166,3 +166,49 @@ def test_an_impossible_size_or_padding_is_refused(size, padding):
 def test_a_map_without_an_inverse_is_refused(matrix):
     with pytest.raises(GeometryError, match="no inverse"):
         geometry.invert(matrix)
+
+
+@given(box=boxes, inner=boxes, angle=angles)
+def test_a_composed_map_does_one_after_the_other(box, inner, angle):
+    outer = geometry.crop_affine(box, SIZE, rotation_deg=angle)
+    first = geometry.crop_affine(inner, SIZE, padding=1.25, flip=True)
+    points = corners_of(inner)
+    np.testing.assert_allclose(
+        geometry.apply(geometry.compose(outer, first), points),
+        geometry.apply(outer, geometry.apply(first, points)),
+        atol=1e-6,
+    )
+
+
+def test_composing_broadcasts():
+    many = geometry.crop_affine([[0, 0, 10, 20], [5, 5, 30, 30]], SIZE)
+    one = geometry.from_reduced((100, 80), 2)
+    composed = geometry.compose(many, one)
+    assert composed.shape == (2, 2, 3)
+    np.testing.assert_allclose(composed[1], geometry.compose(many[1], one))
+
+
+@given(box=boxes, padding=paddings)
+def test_detail_is_the_scale_from_crop_to_image(box, padding):
+    matrix = geometry.crop_affine(box, SIZE, padding=padding)
+    assert geometry.detail(box, SIZE, padding) == pytest.approx(1 / matrix[0, 0])
+
+
+@given(
+    size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    factor=st.sampled_from([1, 2, 4, 8]),
+    backwards=st.tuples(st.booleans(), st.booleans()),
+)
+def test_each_reduced_pixel_lies_in_the_middle_of_those_it_covers(size, factor, backwards):
+    """Counted out pixel by pixel: from the first on, or backwards from the last."""
+    matrix = geometry.from_reduced(size, factor, backwards)
+    for axis, (side, mirrored) in enumerate(zip(size[::-1], backwards, strict=True)):
+        count = geometry.reduced(side, factor)
+        assert (count - 1) * factor < side <= count * factor
+        covered = np.arange(count * factor).reshape(count, factor)
+        middles = covered.mean(axis=1)
+        if mirrored:
+            middles = (side - 1 - middles)[::-1]
+        points = np.zeros((count, 2))
+        points[:, axis] = np.arange(count)
+        np.testing.assert_allclose(geometry.apply(matrix, points)[:, axis], middles, atol=1e-9)
