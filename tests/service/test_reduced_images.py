@@ -284,14 +284,15 @@ def test_without_boxes_both_looks_see_the_frame_in_full(tiny_bundle_root: Path, 
 
 
 @pytest.mark.skipif(not DATA, reason="POSE_TEST_DATA does not name the folder of annotated photographs")
-@pytest.mark.parametrize(("detail", "factor"), [(2.05 * ENOUGH_DETAIL, 2)])
-def test_joints_of_photographs_stay_where_they_are(detail: float, factor: int) -> None:
-    """People enlarged to `detail` pixels for each of the crop: joints found in full and reduced, in crop pixels."""
+@pytest.mark.parametrize("name", ["lsp_test", "coco17_test"])
+def test_joints_of_photographs_stay_where_they_are(name: str) -> None:
+    """People enlarged until they are just about reduced: joints found in full and reduced, in crop pixels."""
+    factor, detail = 2, 2.05 * ENOUGH_DETAIL
     net = runner.load(bundle.find("body19-small"))
     spec = net.manifest.input
     decoder = decoding.pick(net.manifest, None)
     shifts = []
-    for picture, box in people(Path(DATA) / "body" / "lsp_test", 40):
+    for picture, box in people(Path(DATA) / "body" / name, 40):
         grown = geometry.expand_box(box, spec.size, spec.padding)
         inner = [int(each) for each in (*grown[:2], *(grown[:2] + grown[2:] + 1))]
         inner = np.clip(inner, 0, [*picture.size, *picture.size])
