@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import struct
 import subprocess
@@ -20,6 +21,10 @@ from PIL.Image import Transpose
 from service import images, status
 from service.errors import ImageTooLarge, InvalidImage
 from service.images import ImageLimits
+from service.server import Core
+from service.types import Frame, Options
+from tests.service.conftest import Scene
+from tests.service.test_predictor import with_core
 
 LIMITS = ImageLimits(bytes=1_000_000, pixels=1_000_000, side=4096)
 
@@ -296,6 +301,22 @@ def test_nor_where_pillow_says_it_in_words(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(PIL.ImageFile.ImageFile, "load", load)
     with pytest.raises(MemoryError, match="out of memory"):
         decode(FILES[7], LIMITS)
+
+
+def test_a_frame_without_memory_fails_alone(
+    tiny_bundle_root: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simplejpeg.decode_jpeg", no_memory)
+
+    async def test(core: Core) -> list[object]:
+        frames = [Frame(scene.png), Frame(FILES[0]), Frame(scene.png)]
+        ask = [core.predictor.predict(frame, Options()) for frame in frames]
+        return await asyncio.gather(*ask, return_exceptions=True)
+
+    before, short, after = with_core(tiny_bundle_root, test)
+    assert isinstance(short, MemoryError)
+    for answer in (before, after):
+        np.testing.assert_allclose(answer.poses[0].points, scene.joints, atol=8)
 
 
 SHORT_OF_MEMORY = """
