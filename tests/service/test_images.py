@@ -204,6 +204,31 @@ def test_a_bomb_in_another_format() -> None:
         decode(b"BM" + header, LIMITS)
 
 
+def _claiming(form: str, width: int, height: int) -> bytes:
+    """A small file whose header is made to claim a size."""
+    others = {"save_all": True, "append_images": [IMAGE.rotate(180)]} if form == "WEBP" else {}
+    data = bytearray(saved(IMAGE, form, **others))
+    if form == "JPEG":
+        at = data.index(b"\xff\xc0") + 5
+        data[at : at + 4] = struct.pack(">HH", height, width)
+    elif form == "GIF":
+        data[6:10] = struct.pack("<HH", width, height)
+    else:  # the canvas of an animated WebP, less 1
+        data[24:30] = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
+    return bytes(data)
+
+
+@pytest.mark.parametrize("coarsest", [1, 8])
+@pytest.mark.parametrize("form", ["JPEG", "GIF", "WEBP"])
+def test_the_header_condemns_bombs_of_every_format(
+    form: str, coarsest: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for decoder in ("simplejpeg.decode_jpeg", "cv2.imdecode", "PIL.ImageFile.ImageFile.load"):
+        monkeypatch.setattr(decoder, lambda *_, **__: pytest.fail("it was decoded"))
+    with pytest.raises(ImageTooLarge, match="16000 x 16001 pixels"):
+        images.decode(_claiming(form, 16000, 16001), LIMITS, coarsest)
+
+
 def test_the_largest_image_that_is_allowed() -> None:
     limits = ImageLimits(bytes=1_000_000, pixels=40 * 24, side=40)
     assert decode(saved(IMAGE, "PNG"), limits).shape == PICTURE.shape
