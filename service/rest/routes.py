@@ -1,23 +1,18 @@
-"""The paths of the REST service: parse, ask the predictor, answer."""
+"""The paths of the REST service, and what its documentation says of them."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from starlette.requests import ClientDisconnect
 
 from service.health import Readiness
-from service.images import FORMATS, ImageLimits
-from service.predictor import Predictor
+from service.images import FORMATS
 from service.registry import Registry
-from service.rest import body, examples, schemas
+from service.rest import body, examples, pose, schemas
 from service.status import STATUS
-from service.types import Prediction
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _POSE_BODY = {
@@ -57,18 +52,16 @@ _POSE_ERRORS = {
 
 
 def build(
-    predictor: Predictor,
     registry: Registry,
     readiness: Readiness,
-    limits: ImageLimits,
     collectors: CollectorRegistry,
 ) -> APIRouter:
-    """All routes over these objects."""
+    """All routes over these objects; that of the poses only for the documentation, `rest.pose` answers it."""
     router = APIRouter()
 
     @router.post(
-        "/v1/pose",
-        name="pose",
+        pose.PATH,
+        name=pose.NAME,
         tags=["poses"],
         summary="Find the poses in an image",
         response_model=schemas.PoseResponse,
@@ -81,7 +74,7 @@ def build(
         },
         openapi_extra={"requestBody": _POSE_BODY, "parameters": [_TIMEOUT]},
     )
-    async def estimate(request: Request, query: Annotated[schemas.PoseQuery, Query()]) -> Response:
+    async def documented(query: Annotated[schemas.PoseQuery, Query()]) -> Response:
         """Send an image as the body (or as the file `image` of a multipart form) and get one pose per box.
 
         Without boxes the service finds one person itself; `box_source` in the answer says how. Coordinates are
@@ -91,14 +84,7 @@ def build(
 
             curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' 'http://localhost:8000/v1/pose'
         """
-        deadline_s = body.deadline(request)
-        frame, query = await body.read(request, query, limits)
-        answer = predictor.predict(frame, query.options(), deadline_s=deadline_s)
-        prediction = await _while_connected(request, answer)
-        request.scope["reppose.timing"] = prediction.timing
-        if prediction.picture is not None:
-            return Response(prediction.picture, media_type="image/png")
-        return Response(schemas.prediction_json(prediction), media_type="application/json")
+        raise AssertionError("rest.pose answers this path")
 
     @router.get(
         "/v1/models",
@@ -143,19 +129,3 @@ def build(
         return Response(generate_latest(collectors), media_type=CONTENT_TYPE_LATEST)
 
     return router
-
-
-async def _while_connected(request: Request, prediction: Coroutine[Any, Any, Prediction]) -> Prediction:
-    """Predict; a client that hangs up meanwhile takes its frame out of the queue."""
-    answer = asyncio.ensure_future(prediction)
-    gone = asyncio.ensure_future(
-        request.receive()
-    )  # after the body, the next message is that the client left
-    try:
-        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            raise ClientDisconnect
-        return answer.result()
-    finally:
-        answer.cancel()
-        gone.cancel()

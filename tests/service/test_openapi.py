@@ -11,9 +11,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
 from service.health import Readiness
-from service.images import ImageLimits
 from service.metrics import Metrics
-from service.predictor import Predictor
 from service.registry import Registry
 from service.rest import admin, app, examples, schemas
 from service.status import STATUS
@@ -25,11 +23,9 @@ async def _nothing() -> None:
 
 def document() -> dict[str, Any]:
     """The OpenAPI document with every route there is."""
-    registry, limits = Registry(), ImageLimits(1, 1, 1)
-    built = app.build(
-        Predictor(registry, limits, 1), registry, Readiness(None), Metrics(CollectorRegistry()), limits,
-        operators=admin.build(registry, _nothing, "token"),
-    )  # fmt: skip
+    registry = Registry()
+    operators = admin.build(registry, _nothing, "token")
+    built = app.framework(registry, Readiness(None), Metrics(CollectorRegistry()), operators)
     return built.openapi()
 
 
