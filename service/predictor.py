@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -28,6 +28,7 @@ from service.decoding import Decoder
 from service.errors import InvalidBoxes, InvalidRequest, NotReady
 from service.images import Decoded, ImageLimits
 from service.metrics import StageMetrics
+from service.pipeline import Device, Net
 from service.registry import Registry
 from service.runner import Runner
 from service.types import (
@@ -177,10 +178,17 @@ class Stages:
         limits: for every image.
         batch_size: most crops in one call of the model.
         metrics: where the time goes.
+        device: makes the calls of the net, together with those of other workers; None to make them in the worker.
     """
 
     def __init__(
-        self, runner: Runner, skeleton: Skeleton, limits: ImageLimits, batch_size: int, metrics: StageMetrics
+        self,
+        runner: Runner,
+        skeleton: Skeleton,
+        limits: ImageLimits,
+        batch_size: int,
+        metrics: StageMetrics,
+        device: Device | None = None,
     ) -> None:
         self._runner = runner
         self._manifest = runner.manifest
@@ -188,6 +196,7 @@ class Stages:
         self._limits = limits
         self._batch_size = batch_size
         self._metrics = metrics
+        self._call = self._call_alone if device is None else device.call
 
     def open_worker(self) -> partial[list[Prediction | Exception]]:
         """A function for one worker thread: a batch of jobs to their answers, with a crop buffer of its own."""
@@ -300,7 +309,7 @@ class Stages:
             self._runner.run, crops, [look for look in looks if look.seen.job.decoder.function is not None]
         )
 
-    def _run(self, net: Callable[[Image], Floats], crops: Image, looks: Sequence[_Look]) -> None:
+    def _run(self, net: Net, crops: Image, looks: Sequence[_Look]) -> None:
         for start in range(0, len(looks), self._batch_size):
             chunk = looks[start : start + self._batch_size]
             batch = crops[: len(chunk)]
@@ -314,16 +323,21 @@ class Stages:
                     look.seen.decoded.pixels, look.seen.decoded.crop_map(matrix), spec.size, out=crop
                 )
             times.append(time.perf_counter())
-            answer = net(batch)
+            answer, together = self._call(net, batch)
             times.append(time.perf_counter())
             self._read(chunk, answer, maps)
             times.append(time.perf_counter())
             for stage, began, ended in zip(("warp", "infer", "read"), times, times[1:], strict=False):
                 self._metrics.spent(stage, ended - began)
-            self._metrics.ran(len(chunk))
             for seen in {look.seen for look in chunk}:
                 seen.infer_s += times[2] - times[1]
-                seen.batch = max(seen.batch, len(chunk))
+                seen.batch = max(seen.batch, together)
+
+    def _call_alone(self, net: Net, crops: Image) -> tuple[Floats, int]:
+        """The answer, and how many crops were in the call."""
+        answer = net(crops)
+        self._metrics.ran(len(crops))
+        return answer, len(crops)
 
     def _read(self, chunk: Sequence[_Look], answer: Floats, maps: Floats) -> None:
         by_decoder: dict[str, list[int]] = {}

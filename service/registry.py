@@ -16,6 +16,7 @@ from service.errors import NotReady, StartupError, UnknownModel
 
 if TYPE_CHECKING:
     from service.batcher import Batcher
+    from service.pipeline import Device
 
 MAX_REFERENCE = 160
 """Longest `name@version` that is looked at."""
@@ -36,6 +37,16 @@ class ServedModel:
     """From opening its graph to the end of its warm-up."""
     memory_bytes: int = 0
     """How much the process grew meanwhile, in resident memory."""
+    device: Device | None = None
+    """What makes the calls of its net for the batcher's workers, where they do not do it themselves."""
+
+    async def stop(self, timeout_s: float) -> bool:
+        """Finish what waits and end the threads; whether all of it was finished in time."""
+        try:
+            return await self.batcher.stop(timeout_s)
+        finally:
+            if self.device is not None:
+                self.device.close()
 
     @property
     def manifest(self) -> BundleManifest:

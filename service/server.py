@@ -28,14 +28,18 @@ from service.errors import StartupError
 from service.health import Readiness
 from service.images import ImageLimits
 from service.logs import facts, log
-from service.metrics import Metrics, resident_bytes
+from service.metrics import Metrics, StageMetrics, resident_bytes
+from service.pipeline import Device
 from service.predictor import Predictor, Stages
 from service.registry import Registry, ServedModel
 from service.rest import admin, app
 from service.rpc.server import RpcServer
+from service.runner import Runner
 from service.settings import Settings
 
 _BACKLOG = 2048
+_PREPARERS_PER_CPU = 2
+"""Workers that wait for a device, on average every other one of them, keep the processors busy with the others."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +85,11 @@ class Core:
                 default=model is self.registry.default,
             )
             self.metrics.loaded(model.reference, model.load_s, model.memory_bytes)
-        await asyncio.gather(*(model.batcher.stop(settings.drain.timeout_s) for model in leaving))
+        await asyncio.gather(*(model.stop(settings.drain.timeout_s) for model in leaving))
 
     async def stop(self, timeout_s: float) -> bool:
         """Finish what waits and stop the workers; whether all of it was finished in time."""
-        return all(await asyncio.gather(*(model.batcher.stop(timeout_s) for model in self.registry)))
+        return all(await asyncio.gather(*(model.stop(timeout_s) for model in self.registry)))
 
 
 def build_core(settings: Settings) -> Core:
@@ -275,10 +279,16 @@ def _open_model(found: Bundle, settings: Settings, limits: ImageLimits, metrics:
     load_s, grown_bytes = time.perf_counter() - began_s, resident_bytes() - held_bytes
     reference = f"{found.name}@{found.version}"
     stage_metrics = metrics.stages(reference)
+    device = _device(loaded, settings, reference, stage_metrics)
     stages = Stages(
-        loaded, skeletons.skeleton(found.manifest.skeleton), limits, settings.batch.size, stage_metrics
+        loaded,
+        skeletons.skeleton(found.manifest.skeleton),
+        limits,
+        settings.batch.size,
+        stage_metrics,
+        device,
     )
-    workers = settings.batch.workers or cpus.usable()
+    workers = settings.batch.workers or cpus.usable() * (1 if device is None else _PREPARERS_PER_CPU)
     return ServedModel(
         found,
         Batcher(
@@ -295,6 +305,22 @@ def _open_model(found: Bundle, settings: Settings, limits: ImageLimits, metrics:
         loaded.provider,
         load_s,
         max(0, grown_bytes),
+        device,
+    )
+
+
+def _device(loaded: Runner, settings: Settings, reference: str, stage_metrics: StageMetrics) -> Device | None:
+    """A thread of its own for the calls of the net, where the settings say so or the net runs on a GPU."""
+    batch = settings.batch
+    fused = loaded.provider not in ("cuda", "tensorrt") if batch.mode == "auto" else batch.mode == "fused"
+    if fused:
+        return None
+    return Device(
+        size=batch.size,
+        window_s=batch.window_ms / 1e3,
+        ran=stage_metrics.ran,
+        stuck_s=batch.stuck_s / 2,  # before the batcher gives up those who wait for it
+        name=f"{reference}-net",
     )
 
 

@@ -95,12 +95,18 @@ class LimitSettings(_Group):
 class BatchSettings(_Group):
     """How frames of many clients share one call of the model."""
 
+    mode: Literal["auto", "fused", "pipelined"] = "auto"
+    """fused: the workers run the net themselves; pipelined: one thread runs it for all of them, which take twice as
+    many threads; auto: pipelined on cuda and tensorrt, else fused."""
+    window_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0
+    """Longest that a call of the net waits for the crops of other workers; in pipelined mode only."""
     size: PositiveInt = 8
     """Most crops in one call, and most frames that one worker takes at once."""
     queue: PositiveInt = 256
     """Most frames waiting per model; one more is refused at once."""
     workers: Annotated[int, Field(ge=0)] = 0
-    """Threads per model; 0 for one per processor that this process may use (affinity and cgroup quota)."""
+    """Threads per model; 0 for one per processor that this process may use (affinity and cgroup quota), two in
+    pipelined mode."""
     pin: Literal["auto", "on", "off"] = "auto"
     """Tie each worker to one processor; auto does where there is one worker per processor of the affinity mask."""
     stuck_s: PositiveFloat = 30.0

@@ -47,7 +47,7 @@ LAYERS = (
     {"server"},
     {"rest", "rpc"},
     {"predictor"},
-    {"registry", "batcher", "sessions", "images", "decoding", "render"},
+    {"registry", "batcher", "sessions", "images", "decoding", "render", "pipeline"},
     {"runner", "smoothing"},
     {"types", "errors"},
 )

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -175,11 +176,13 @@ class Shipped:
         self._crops = np.stack([geometry.warp(photograph, each, size) for each in self._maps])
         self.alone = [[self.found([row], by)[0] for row in range(16)] for by in (True, False)]
 
-    def found(self, rows: list[int], by_graph: bool) -> np.ndarray:
+    def found(
+        self, rows: list[int], by_graph: bool, call: Callable[..., np.ndarray] = lambda net, crops: net(crops)
+    ) -> np.ndarray:
         """(N, K, 2) points in pixels of the photograph, not rounded, by the graph's decoder or ours."""
         decoder = decoding.pick(self.manifest, None, on_heatmaps=not by_graph)
         run = self._runner.run if decoder.function else self._runner.keypoints
-        return decoding.read(decoder, self.manifest, run(self._crops[rows]), self._maps[rows])[0]
+        return decoding.read(decoder, self.manifest, call(run, self._crops[rows]), self._maps[rows])[0]
 
 
 def _rgb(path: Path) -> np.ndarray:
