@@ -38,6 +38,9 @@ def configure(level: str, form: Literal["auto", "json", "text"]) -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     log.setLevel(level.upper())
     logging.captureWarnings(True)
+    # What no line of ours shows need not be found out for each (Logging HOWTO, "Optimization").
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = logging.logAsyncioTasks = False
 
 
 class _Stderr(logging.Handler):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -135,10 +136,18 @@ class Metrics:
         )
         self.ready = Gauge("reppose_ready", "1 while the service takes requests.", registry=registry)
 
+    @cache  # noqa: B019 - lives as long as the process, and has few entries: to look up a child by its labels is dear
+    def _answered(self, transport: str, method: str, outcome: str) -> tuple[Counter, Histogram]:
+        return (
+            self.requests.labels(transport, method, outcome),
+            self.request_seconds.labels(transport, method),
+        )
+
     def answered(self, transport: str, method: str, outcome: str, seconds: float) -> None:
         """Count one request that ended."""
-        self.requests.labels(transport, method, outcome).inc()
-        self.request_seconds.labels(transport, method).observe(seconds)
+        count, spent = self._answered(transport, method, outcome)
+        count.inc()
+        spent.observe(seconds)
 
     def stages(self, reference: str) -> StageMetrics:
         """The series of one model's stages."""

@@ -212,6 +212,7 @@ class Server:
             lifespan="off",
             log_config=None,
             access_log=False,
+            proxy_headers=False,
             server_header=False,
             timeout_keep_alive=settings.http.keep_alive_s,
             timeout_graceful_shutdown=max(1, round(settings.drain.timeout_s)),
