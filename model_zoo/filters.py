@@ -9,6 +9,10 @@ takes 0.0 for "none" and falls back on the last rate in the frames at and after 
 a clip that starts at zero must not be filtered differently from the same clip a second later. `steps` repeats the
 published behaviour on demand.
 
+`Ema` and `OneEuro` are the published filters. Where frames are dropped or come late, an average is rather made with
+gains that are exact for any interval (`gain`, `gain_over`): it forgets as much over one long interval as over two short
+ones.
+
 Sources: Casiez, Roussel and Vogel, CHI 2012 (1€ filter). Differs from the original: 0.0, as said.
 """
 
@@ -87,6 +91,16 @@ class OneEuro:
         cutoff = self.min_cutoff + self.beta * np.abs(self._speed)
         self._points = blend(points, self._points, share(cutoff, dt))
         return self._points.copy()
+
+
+def gain(cutoff_hz: ArrayLike, dt: ArrayLike) -> Floats:
+    """Like `share`, and exact: over two intervals as much is let go as over their sum. Arguments as there."""
+    return -np.expm1(-2 * math.pi * np.asarray(cutoff_hz, np.float64) * dt)
+
+
+def gain_over(alpha: float, rate_hz: float, dt: ArrayLike) -> Floats:
+    """The alpha for an interval of `dt` seconds of an average that has `alpha` at `rate_hz` frames a second."""
+    return 1 - (1 - np.float64(alpha)) ** (np.asarray(dt, np.float64) * rate_hz)
 
 
 def share(cutoff_hz: ArrayLike, dt: float) -> Floats:

@@ -39,6 +39,26 @@ class UnknownModel(ServiceError):
     """No model of this name and version is served."""
 
 
+class UnknownSession(ServiceError):
+    """No session of this name belongs to this client; it may have been idle for too long."""
+
+
+class SessionConflict(ServiceError):
+    """Somebody else continued the session at the same time."""
+
+
+class BrokenSession(ServiceError):
+    """What was kept of a session cannot be read: it is damaged, or of another version of the service."""
+
+
+class InvalidToken(ServiceError):
+    """A resume token that is damaged, expired, or not this client's."""
+
+
+class StoreUnavailable(ServiceError):
+    """The store of the sessions does not answer."""
+
+
 class Overloaded(ServiceError):
     """The queue is full; a later attempt may succeed."""
 

@@ -131,6 +131,42 @@ class AdminSettings(_Group):
         return self
 
 
+class SessionSettings(_Group):
+    """What is kept of a video stream between frames, requests and replicas."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    capacity: PositiveInt = 10_000
+    """Most sessions kept in memory; one more evicts that which was idle for the longest."""
+    idle_s: PositiveFloat = 60.0
+    """How long a session is kept that nobody asks for."""
+    store_url: SecretStr = SecretStr("")
+    """Redis that replicas share, as redis://, rediss:// or unix:// URL; empty to keep sessions in memory."""
+    store_timeout_s: PositiveFloat = 0.5
+    """How long to wait for the shared store."""
+    store_prefix: Annotated[str, Field(pattern="^[A-Za-z0-9._-]{1,64}$")] = "reppose"
+    """Begins all names in the shared store."""
+    token_keys: SecretStr = SecretStr("")
+    """Keys of the resume tokens, separated by commas, 16 or more characters each: the first signs, all are accepted.
+    Replicas need the same ones; empty for a random key, so that a token is good in the process that made it only."""
+    token_age_s: PositiveFloat = 300.0
+    """How long a resume token is good for."""
+    token_chars: Annotated[int, Field(ge=1024, le=1_048_576)] = 262_144
+    """Longest resume token."""
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> Self:
+        if any(len(key) < 16 for key in self.keys):
+            raise ValueError("each of token_keys must have 16 or more characters")
+        return self
+
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """The keys; none where the setting is empty."""
+        text = self.token_keys.get_secret_value()
+        return tuple(key.strip().encode() for key in text.split(",")) if text else ()
+
+
 class DrainSettings(_Group):
     """What happens between SIGTERM and the exit."""
 
@@ -174,6 +210,8 @@ class Settings(BaseSettings):
     """How frames share a call of the model."""
     admin: AdminSettings = AdminSettings()
     """What an operator may ask over HTTP."""
+    sessions: SessionSettings = SessionSettings()
+    """What is kept of a video stream."""
     drain: DrainSettings = DrainSettings()
     """What happens between SIGTERM and the exit."""
     log: LogSettings = LogSettings()

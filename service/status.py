@@ -42,6 +42,13 @@ STATUS: dict[type[Exception], Status] = {
         "unsupported_media", Http.UNSUPPORTED_MEDIA_TYPE, Grpc.INVALID_ARGUMENT, "image"
     ),
     errors.UnknownModel: Status("unknown_model", Http.UNPROCESSABLE_ENTITY, Grpc.INVALID_ARGUMENT, "model"),
+    errors.UnknownSession: Status("unknown_session", Http.NOT_FOUND, Grpc.NOT_FOUND, "session"),
+    errors.SessionConflict: Status("session_conflict", Http.CONFLICT, Grpc.ABORTED, "session"),
+    errors.BrokenSession: Status("broken_session", Http.CONFLICT, Grpc.ABORTED, "session"),
+    errors.InvalidToken: Status(
+        "invalid_token", Http.UNPROCESSABLE_ENTITY, Grpc.INVALID_ARGUMENT, "resume_token"
+    ),
+    errors.StoreUnavailable: Status("store_unavailable", Http.SERVICE_UNAVAILABLE, Grpc.UNAVAILABLE),
     errors.Overloaded: Status("overloaded", Http.TOO_MANY_REQUESTS, Grpc.RESOURCE_EXHAUSTED),
     errors.DeadlineExceeded: Status("deadline_exceeded", Http.GATEWAY_TIMEOUT, Grpc.DEADLINE_EXCEEDED),
     errors.NotReady: Status("not_ready", Http.SERVICE_UNAVAILABLE, Grpc.UNAVAILABLE),

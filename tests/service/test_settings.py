@@ -44,6 +44,10 @@ def test_the_environment_changes_one_value_of_a_group(monkeypatch: pytest.Monkey
         ("REPPOSE_BATCH__PIN", "perhaps"),
         ("REPPOSE_LIMITS__IMAGE_SIDE", "40000"),
         ("REPPOSE_DRAIN__TIMEOUT_S", "0"),
+        ("REPPOSE_SESSIONS__IDLE_S", "0"),
+        ("REPPOSE_SESSIONS__TOKEN_KEYS", "only-15-letters"),
+        ("REPPOSE_SESSIONS__TOKEN_KEYS", "0123456789abcdef,"),
+        ("REPPOSE_SESSIONS__STORE_PREFIX", "a:b"),
     ],
 )
 def test_wrong_values_and_names_are_errors(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,3 +67,11 @@ def test_a_name_that_no_setting_reads_is_warned_of() -> None:
 @pytest.mark.parametrize(("name", "meaning"), [(name, meaning) for name, meaning, _ in names()])
 def test_every_setting_is_explained(name: str, meaning: str) -> None:
     assert meaning.strip().endswith(".")
+
+
+def test_keys_of_resume_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().sessions.keys == ()
+    monkeypatch.setenv("REPPOSE_SESSIONS__TOKEN_KEYS", "the-new-key-of-today, the-old-key-still-out")
+    settings = Settings()
+    assert settings.sessions.keys == (b"the-new-key-of-today", b"the-old-key-still-out")
+    assert "the-new" not in repr(settings)

@@ -26,7 +26,8 @@ def test_every_class_of_error_has_a_row(error: type[Exception]) -> None:
 
 @pytest.mark.parametrize("row", set(STATUS.values()))
 def test_both_protocols_say_the_same_of_whose_fault_it_is(row: status.Status) -> None:
-    client = row.grpc in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
+    codes = grpc.StatusCode
+    client = row.grpc in (codes.INVALID_ARGUMENT, codes.RESOURCE_EXHAUSTED, codes.NOT_FOUND, codes.ABORTED)
     assert client == (400 <= row.http < 500)
     assert row.code == row.code.lower()
 

@@ -1,0 +1,339 @@
+"""One open stream: which frames are computed, which are dropped, and in which order they are answered.
+
+    put -> mailbox -> runner(s): plan, predict, smooth -> slots in order -> next_outcome
+
+A transport calls `put` for every frame it reads and `next_outcome` for every answer it can write; neither knows the
+other's pace. What holds whatever happens:
+
+- every frame that `put` took gets one outcome, and outcomes come in the order of the frames;
+- at most `in_flight` frames of a stream are in the model's queue, so that a fast camera has no larger share of it than
+  a slow one: the queue is first come, first served;
+- nothing grows without limit: a live stream keeps `mailbox` images, and takes nothing more after `UNREAD` unread
+  outcomes; a file stream takes nothing more after `window` of them;
+- an image whose answer nobody reads is not computed: runners wait while `ANSWERS_AHEAD` answers are unread.
+
+Transport-free; the clocks are handed in. All methods belong to the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.errors import DeadlineExceeded, InvalidBoxes, InvalidRequest, NotReady, Overloaded
+from service.streams.contract import (
+    MAX_SEQUENCE,
+    Answered,
+    Closing,
+    Dropped,
+    DropReason,
+    Failed,
+    Mode,
+    Opened,
+    Outcome,
+    StreamFrame,
+)
+from service.streams.session import Session
+from service.types import Box, Frame, Options, Prediction
+
+UNREAD = 256
+"""Most outcomes of a live stream that nobody has read yet, waiting frames included."""
+ANSWERS_AHEAD = 4
+"""Answers that may be unread before the next frame is computed."""
+BACK_S = 1.0
+"""A frame that was taken so much before the one before it means that the clock was set back."""
+_TICK_S = 1e-6
+"""Least interval between frames that are timed by their arrival."""
+
+
+class Predict(Protocol):
+    """`Predictor.predict`."""
+
+    async def __call__(
+        self, frame: Frame, options: Options, *, wait_for_room: bool = False, deadline_s: float = math.inf
+    ) -> Prediction:
+        """Answer one frame."""
+        ...
+
+
+class Observer(Protocol):
+    """Is told what happens, for metrics."""
+
+    def frame(self, outcome: Outcome) -> None:
+        """A frame has its outcome."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """What time it is."""
+
+    monotonic: Callable[[], float]
+    """As `time.monotonic`, which the deadlines of `predict` are by."""
+    wall: Callable[[], float]
+    """As `time.time`: the same on all replicas."""
+
+
+@dataclass(eq=False, slots=True)
+class _Slot:
+    """One frame on its way."""
+
+    frame: StreamFrame
+    arrived_s: float
+    time_s: float
+    before: asyncio.Future[None] | None
+    """Done when the frame before it was taken in."""
+    done: asyncio.Future[None]
+    outcome: Outcome | None = None
+
+
+class Stream:
+    """One stream.
+
+    Args:
+        session: what is remembered.
+        opened: how it was opened.
+        predict: answers frames.
+        sign: the session as a token.
+        clocks: what time it is.
+        observer: is told of every frame.
+        in_flight: most frames in the model's queue; with tracking always 1, for it needs every answer before it can
+            look at the next frame.
+        window: most unanswered frames in file mode.
+        max_boxes: most boxes that `predict` takes.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        opened: Opened,
+        predict: Predict,
+        *,
+        sign: Callable[[Session], str],
+        clocks: Clocks,
+        observer: Observer,
+        in_flight: int = 1,
+        window: int = 16,
+        max_boxes: int = 32,
+    ) -> None:
+        self.session = session
+        self.opened = opened
+        self.failure: Exception | None = None
+        """Why the stream ended; None where the client ended it."""
+        self.heard_s = clocks.monotonic()
+        """When the client was last heard of."""
+        self.counts: dict[str, int] = {}
+        """Frames by outcome: `answered`, `failed`, `dropped`."""
+        self._predict, self._sign, self._clocks, self._observer = predict, sign, clocks, observer
+        self._max_boxes = max_boxes
+        self._live = opened.mode is Mode.LIVE
+        self._most = UNREAD if self._live else window
+        self._mailbox: deque[_Slot] = deque()
+        self._slots: deque[_Slot] = deque()
+        self._written: _Slot | None = None
+        self._ahead = 0
+        self._open = True
+        self._draining = False
+        self._timed: bool | None = None
+        self._sequence = -1 if session.sequence is None else session.sequence
+        self._time_s = session.time_s
+        self._last: asyncio.Future[None] | None = None
+        self._room, self._work, self._ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._options = Options(model=opened.model, decoder=opened.decoder)
+        count = 1 if opened.tracking else in_flight
+        self._runners = [asyncio.create_task(self._run()) for _ in range(count)]
+
+    async def put(self, frame: StreamFrame) -> None:
+        """Take a frame; waits while there are too many outcomes that nobody has read. Ignored after the end.
+
+        Raises:
+            InvalidRequest: it breaks the contract; end the stream by `fail`.
+        """
+        while self._open and len(self._slots) >= self._most:
+            self._room.clear()
+            await self._room.wait()
+        if not self._open:
+            return
+        self.heard_s = arrived_s = self._clocks.monotonic()
+        self._check_sequence(frame.sequence)
+        time_s, fault = self._time_of(frame)
+        slot = _Slot(frame, arrived_s, time_s, self._last, asyncio.get_running_loop().create_future())
+        self._last = slot.done
+        self._slots.append(slot)
+        if frame.error is not None or fault is not None:
+            self._settle(slot, Failed(frame.sequence, frame.error or fault))
+            return
+        self._mailbox.append(slot)
+        while self._live and len(self._mailbox) > self.opened.mailbox:
+            self._drop(self._mailbox.popleft(), DropReason.SUPERSEDED)
+        self._work.set()
+
+    def touch(self) -> None:
+        """The client was heard of."""
+        self.heard_s = self._clocks.monotonic()
+
+    def finish(self) -> None:
+        """There are no more frames; what was taken is answered."""
+        self._open = False
+        for event in (self._room, self._work, self._ready):
+            event.set()
+
+    def fail(self, error: Exception) -> None:
+        """End the stream with this error, after what was taken is answered."""
+        if self.failure is None:
+            self.failure = error
+        self.finish()
+
+    def drain(self) -> None:
+        """End the stream because the service stops: with a token, and NotReady."""
+        if self.failure is None:
+            self._draining = True
+            while self._live and self._mailbox:
+                self._drop(self._mailbox.popleft(), DropReason.DRAINING)
+        self.fail(NotReady("the service is stopping"))
+
+    async def stop(self) -> None:
+        """Compute nothing more; `session` stays as it is then."""
+        self.finish()
+        for runner in self._runners:
+            runner.cancel()
+        await asyncio.gather(*self._runners, return_exceptions=True)
+
+    async def next_outcome(self) -> Outcome | None:
+        """The next outcome, when the one before was written; None at the end of the stream, see `failure`."""
+        if self._written is not None:
+            if isinstance(self._written.outcome, Answered):
+                self._ahead -= 1
+                self._work.set()
+            self._written = None
+            self._slots.popleft()
+            self._room.set()
+        while True:
+            if self._slots and (slot := self._slots[0]).outcome is not None:
+                self._written = slot
+                return slot.outcome
+            if not self._open and not self._slots:
+                if not self._draining:
+                    return None
+                self._draining = False
+                return Closing(self._sign(self.session), self.session.sequence)
+            self._ready.clear()
+            await self._ready.wait()
+
+    def _check_sequence(self, sequence: int) -> None:
+        if not self._sequence < sequence <= MAX_SEQUENCE:
+            raise InvalidRequest(
+                f"sequence must rise up to 2^63 - 1: {sequence} follows {self._sequence}", "sequence"
+            )
+        self._sequence = sequence
+
+    def _time_of(self, frame: StreamFrame) -> tuple[float, InvalidRequest | None]:
+        """When a frame was taken, or what is wrong with it. Raises InvalidRequest where the contract is broken."""
+        before, time_s = self._time_s, frame.timestamp_s
+        if self._timed is not None and self._timed is not (time_s is not None):
+            raise InvalidRequest("either all frames of a stream have a timestamp, or none", "timestamp_s")
+        self._timed = time_s is not None
+        if time_s is None:
+            if not self._live:
+                raise InvalidRequest("frames of a file need timestamps", "timestamp_s")
+            time_s = self._clocks.wall()
+            if before is not None and before - BACK_S < time_s <= before:
+                time_s = before + _TICK_S
+        try:
+            self.session.check_time(time_s)
+        except InvalidRequest as fault:
+            if before is None or not math.isfinite(time_s) or time_s > before - BACK_S:
+                return time_s, fault
+        if before is not None and time_s <= before:
+            message = f"time must move on: {time_s!r} follows {before!r}"
+            if time_s <= before - BACK_S:
+                raise InvalidRequest(message, "timestamp_s")
+            return time_s, InvalidRequest(message, "timestamp_s")
+        self._time_s = time_s
+        return time_s, None
+
+    async def _run(self) -> None:
+        while (slot := await self._take()) is not None:
+            outcome = await self._answer(slot)
+            if isinstance(outcome, Answered):
+                self._ahead += 1
+            self._settle(slot, outcome)
+
+    async def _take(self) -> _Slot | None:
+        """The next frame to compute; None when there will be none."""
+        while True:
+            if self._mailbox and self._ahead < ANSWERS_AHEAD:
+                return self._mailbox.popleft()
+            if not self._open and not self._mailbox:
+                return None
+            self._work.clear()
+            await self._work.wait()
+
+    async def _answer(self, slot: _Slot) -> Outcome:
+        deadline_s = slot.arrived_s + self.opened.max_age_s if self._live else math.inf
+        try:
+            if self._clocks.monotonic() >= deadline_s:
+                raise DeadlineExceeded("the frame waited for too long")
+            prediction, planned = await self._look(slot, deadline_s)
+            if slot.before is not None and not slot.before.done():
+                await asyncio.shield(slot.before)
+            poses = self.session.update(
+                slot.time_s, prediction.poses, prediction.size, planned=planned, sequence=slot.frame.sequence
+            )
+            token = self._sign(self.session) if slot.frame.want_token else None
+        except Exception as error:
+            reason = _why_dropped(error) if self._live else None
+            if reason is not None:
+                return Dropped(slot.frame.sequence, reason, self._age_s(slot))
+            return Failed(slot.frame.sequence, error)
+        return Answered(slot.frame.sequence, prediction, poses, self._age_s(slot), token)
+
+    async def _look(self, slot: _Slot, deadline_s: float) -> tuple[Prediction, bool]:
+        """What is seen in a frame, and whether it was looked at where people were expected."""
+        asked = slot.frame.options
+        if asked.boxes is None:
+            boxes = self.session.plan(slot.time_s)
+            if boxes is not None:
+                try:
+                    prediction = await self._ask(slot, boxes[: self._max_boxes], deadline_s)
+                except InvalidBoxes:  # expected outside of a frame that is smaller than the last one
+                    pass
+                else:
+                    if prediction.size == self.session.size:
+                        return prediction, True
+        return await self._ask(slot, asked.boxes, deadline_s), False
+
+    async def _ask(self, slot: _Slot, boxes: tuple[Box, ...] | None, deadline_s: float) -> Prediction:
+        asked = slot.frame.options
+        options = Options(
+            boxes, self.opened.model, self.opened.decoder, compare=asked.compare, heatmaps=asked.heatmaps
+        )
+        return await self._predict(
+            slot.frame.frame, options, wait_for_room=not self._live, deadline_s=deadline_s
+        )
+
+    def _drop(self, slot: _Slot, reason: DropReason) -> None:
+        self._settle(slot, Dropped(slot.frame.sequence, reason, self._age_s(slot)))
+
+    def _settle(self, slot: _Slot, outcome: Outcome) -> None:
+        slot.outcome = outcome
+        slot.before = None  # or all frames would hang together
+        slot.frame = None  # the image has done its duty
+        slot.done.set_result(None)
+        kind = type(outcome).__name__.lower()
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        self._observer.frame(outcome)
+        self._ready.set()
+
+    def _age_s(self, slot: _Slot) -> float:
+        return self._clocks.monotonic() - slot.arrived_s
+
+
+def _why_dropped(error: Exception) -> DropReason | None:
+    if isinstance(error, Overloaded):
+        return DropReason.OVERLOADED
+    return DropReason.DEADLINE if isinstance(error, DeadlineExceeded) else None

@@ -1,0 +1,255 @@
+"""The filters that a stream may choose by name, and how others are added.
+
+A smoother is a pure step: the new points and what it remembers go in, calmer points and the new memory come out. When
+to hold a joint, when to start afresh and where the memory is kept is not its business; see `smoothing.py`.
+
+One comes from this package or from any installed distribution that lists it under `reppose.smoothers`:
+
+    [project.entry-points."reppose.smoothers"]
+    mine = "my_package.my_module:MySmoother"
+
+Axes: K keypoints, points (K, 2) in pixels of the frame, memory (R, K, 2) with the R of the smoother.
+
+Sources: Casiez, Roussel and Vogel, CHI 2012 (1€ filter). `OneEuro` differs from it in four ways: its unit of length is
+the person, so that `beta` means the same for every camera; both coordinates of a joint share one cutoff, so that a
+turned picture gives turned points; its gains are exact for any interval (`filters.gain`), so that a dropped frame does
+not change what it settles at; and it learns how much each joint trembles, so that noise is not taken for motion.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from model_zoo import filters
+from service.errors import InvalidRequest
+from service.types import Floats
+
+ENTRY_POINT_GROUP = "reppose.smoothers"
+NONE = "none"
+DEFAULT = "one_euro"
+MAX_NAME = 64
+"""Longest name that is looked at."""
+MAX_ROWS = 8
+"""Most rows of memory: the state of a stream must stay small."""
+
+_TREMBLE, _TREMBLE_S = 0.015, 1.0
+"""Noise of a joint that is seen for the first time, in lengths of the person; time constant of learning it."""
+
+_log = logging.getLogger(__name__)
+
+
+class Step(NamedTuple):
+    """What one frame made of the points."""
+
+    points: Floats
+    """(K, 2) smoothed, in pixels."""
+    memory: Floats
+    """(R, K, 2) for the next frame; row 0 holds the smoothed points."""
+    lag_s: Floats
+    """(K,) by how many seconds a joint in steady motion is late."""
+
+
+class Smoother(Protocol):
+    """One filter with its settings; holds no state of any stream."""
+
+    rows: int
+    """R, the rows of its memory, 1 to 8; the same for its whole life."""
+
+    def begin(self, points: Floats) -> Floats:
+        """Memory (R, K, 2) of joints that are seen for the first time at these points; each joint on its own."""
+        ...
+
+    def step(self, points: Floats, memory: Floats, dt: float, weights: Floats, size: float) -> Step:
+        """Take in one frame; never writes to its arguments.
+
+        Args:
+            points: (K, 2) in pixels.
+            memory: as `begin` or the step before made it, rounded to float32.
+            dt: seconds since the frame before, above 0.
+            weights: (K,) 0 to 1: how much of the interval counts for a joint. 0 must leave it where it was.
+            size: length of the person in pixels, above 0.
+        """
+        ...
+
+
+class Nothing:
+    """Leaves the points as they are."""
+
+    rows = 1
+
+    def begin(self, points: Floats) -> Floats:
+        """The points."""
+        return points[None]
+
+    def step(self, points: Floats, memory: Floats, dt: float, weights: Floats, size: float) -> Step:
+        """The new points; those of weight 0 stay."""
+        kept = np.where(weights[:, None] > 0, points, memory[0])
+        return Step(kept, kept[None], np.zeros(len(points)))
+
+
+class Ema:
+    """Exponential moving average.
+
+    Args:
+        alpha: share of the new points at `rate_hz` frames a second, above 0 and up to 1.
+        rate_hz: the rate that `alpha` is meant for; other intervals get the share that forgets as fast.
+    """
+
+    rows = 1
+
+    def __init__(self, alpha: float = 0.5, rate_hz: float = 30.0) -> None:
+        _check(0 < alpha <= 1, "alpha", "above 0 and at most 1", alpha)
+        _check(0 < rate_hz <= 1000, "rate_hz", "above 0 and at most 1000", rate_hz)
+        self._alpha, self._rate_hz = alpha, rate_hz
+
+    def begin(self, points: Floats) -> Floats:
+        """The points."""
+        return points[None]
+
+    def step(self, points: Floats, memory: Floats, dt: float, weights: Floats, size: float) -> Step:
+        """Move by `alpha` per frame of the reference rate."""
+        alpha = filters.gain_over(self._alpha, self._rate_hz, dt * weights)
+        smoothed = filters.blend(points, memory[0], alpha[:, None])
+        return Step(smoothed, smoothed[None], _lag_s(alpha, dt))
+
+
+class OneEuro:
+    """1€ filter: rest is still, motion is not late.
+
+    Args:
+        min_cutoff: cutoff at rest in Hz; lower is calmer.
+        beta: rise of the cutoff in Hz with a speed of one person's length a second.
+        derivative_cutoff: cutoff of the speed itself in Hz.
+        noise: a speed counts by what it exceeds this many times that which the joint's noise alone would show.
+    """
+
+    rows = 5
+
+    def __init__(
+        self,
+        min_cutoff: float = 0.3,
+        beta: float = 60.0,
+        derivative_cutoff: float = 1.5,
+        noise: float = 4.0,
+    ) -> None:
+        _check(0 < min_cutoff <= 1000, "min_cutoff", "above 0 and at most 1000", min_cutoff)
+        _check(0 <= beta <= 1e6, "beta", "between 0 and a million", beta)
+        _check(
+            0 < derivative_cutoff <= 1000, "derivative_cutoff", "above 0 and at most 1000", derivative_cutoff
+        )
+        _check(0 <= noise <= 1000, "noise", "between 0 and 1000", noise)
+        self._min_cutoff, self._beta = min_cutoff, beta
+        self._derivative_cutoff, self._noise = derivative_cutoff, noise
+
+    def begin(self, points: Floats) -> Floats:
+        """The points, at rest, of unknown noise."""
+        still = np.zeros_like(points)
+        return np.stack([points, still, points, still, still])
+
+    def step(self, points: Floats, memory: Floats, dt: float, weights: Floats, size: float) -> Step:
+        """Follow the faster, the faster a joint moves.
+
+        The rows of the memory: smoothed points; their speed; the points as they came; their last step, in pixels a
+        second; how much they tremble in pixels, with the length of that last step in seconds (0: there was none).
+        """
+        last, speed, raw, pace, (tremble, before) = *memory[:4], memory[4].T
+        known = weights * dt
+        step = (points - raw) / dt
+        tremble = self._tremble(
+            np.linalg.norm(points - raw - pace * dt, axis=-1), tremble, before, dt, known, size
+        )
+        keep = filters.gain(self._derivative_cutoff, known)
+        speed = filters.blend((points - last) / dt, speed, keep[:, None])
+        by_noise = self._noise * tremble / dt * np.sqrt(2 * keep / (2 - keep))
+        moving = np.sqrt(np.maximum(np.square(speed).sum(axis=-1) - by_noise**2, 0.0))
+        alpha = filters.gain(self._min_cutoff + self._beta / size * moving, known)
+        smoothed = filters.blend(points, last, alpha[:, None])
+        rest = np.stack([tremble, np.full(len(points), dt)], axis=-1)
+        return Step(smoothed, np.stack([smoothed, speed, points, step, rest]), _lag_s(alpha, dt))
+
+    @staticmethod
+    def _tremble(
+        missed: Floats, tremble: Floats, before: Floats, dt: float, known: Floats, size: float
+    ) -> Floats:
+        """(K,) standard deviation of each coordinate's noise, from how far steady motion missed the new points.
+
+        Steady motion extrapolates the last step: what it misses by is noise, times what the two steps make of it.
+        """
+        first = before <= 0
+        ratio = dt / np.where(first, dt, before)
+        each = missed / np.sqrt(math.pi * (1 + ratio + ratio**2))  # mean length of a vector of such noise
+        tremble = np.where(first, _TREMBLE * size, tremble)
+        return filters.blend(np.where(first, tremble, each), tremble, -np.expm1(-known / _TREMBLE_S))
+
+
+Factory = Callable[..., Smoother]
+"""Settings by keyword, all of them numbers -> a smoother; ValueError or TypeError where they make no sense."""
+
+SMOOTHERS: Mapping[str, Factory] = {NONE: Nothing, "ema": Ema, "one_euro": OneEuro}
+"""The smoothers of this package by name."""
+
+
+@cache
+def plug_ins() -> Mapping[str, EntryPoint]:
+    """What installed distributions offer beside `SMOOTHERS`; looked for once, see `plug_ins.cache_clear`.
+
+    One that takes a name of `SMOOTHERS`, or that another plug-in took first, is left out and logged.
+    """
+    found: dict[str, EntryPoint] = {}
+    for offered in entry_points(group=ENTRY_POINT_GROUP):
+        if offered.value.startswith(f"{__name__}:"):
+            continue  # this package's own, listed so that others can see the group in use
+        if offered.name in SMOOTHERS or offered.name in found:
+            _log.warning("smoother %r of %s is left out: the name is taken", offered.name, offered.value)
+            continue
+        found[offered.name] = offered
+    return found
+
+
+def names() -> list[str]:
+    """What a stream may name."""
+    return sorted({*SMOOTHERS, *plug_ins()})
+
+
+def make(name: str, parameters: Mapping[str, float]) -> Smoother:
+    """The smoother of this name with these settings.
+
+    Raises:
+        InvalidRequest: nobody offers it, its plug-in cannot be used, or the settings are not its own.
+    """
+    name = name[:MAX_NAME]
+    factory: Factory | None = SMOOTHERS.get(name)
+    if factory is None:
+        if name not in plug_ins():
+            known = ", ".join(names())
+            raise InvalidRequest(f"unknown smoother {name!r}; known: {known}", "smoothing")
+        try:
+            factory = plug_ins()[name].load()
+        except Exception as error:  # it is somebody else's code
+            raise InvalidRequest(f"smoother {name!r} cannot be loaded: {error!r}", "smoothing") from error
+    try:
+        made = factory(**parameters)
+    except (ValueError, TypeError) as error:
+        raise InvalidRequest(f"smoother {name!r}: {error}", "smoothing") from error
+    if not 1 <= made.rows <= MAX_ROWS:
+        raise InvalidRequest(
+            f"smoother {name!r} wants {made.rows} rows of memory, of 1 to {MAX_ROWS}", "smoothing"
+        )
+    return made
+
+
+def _check(right: bool, name: str, allowed: str, value: float) -> None:
+    if not right or not math.isfinite(value):
+        raise ValueError(f"{name} must be {allowed}, got {value}")
+
+
+def _lag_s(alpha: Floats, dt: float) -> Floats:
+    """(K,) how late an average with these gains follows a steady motion; a joint that is held is not following."""
+    return np.divide(dt * (1 - alpha), alpha, out=np.zeros_like(alpha), where=alpha > 0)

@@ -1,0 +1,186 @@
+"""Where sessions wait between the requests of clients that hold no connection.
+
+A store keeps bytes under an owner and a name. The owner is part of the key: to anybody else a session does not exist.
+Every entry has a revision; who saves says which one they read, so that two replicas that continue one session at the
+same time cannot overwrite each other in silence: the later one gets a SessionConflict.
+
+`MemoryStore` is for one process, `redis_store.RedisStore` for many; `opening.open_store` picks one.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections import OrderedDict
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from service.errors import InvalidRequest, SessionConflict
+
+NEW = 0
+"""The revision of a session that is not in the store yet."""
+_NAME = re.compile(r"[A-Za-z0-9._~-]{1,64}")
+
+
+class Event(StrEnum):
+    """What happened to a session in a store."""
+
+    OPENED = "opened"
+    EXPIRED = "expired"
+    """Nobody asked for it for too long."""
+    EVICTED = "evicted"
+    """It made room for another one."""
+    CLOSED = "closed"
+    CONFLICT = "conflict"
+    """A save was refused because somebody else had saved."""
+
+
+class Observer(Protocol):
+    """Is told what happens, for metrics."""
+
+    def count(self, event: Event, number: int = 1) -> None:
+        """It happened to so many sessions."""
+        ...
+
+
+class Unobserved:
+    """Nobody looks."""
+
+    def count(self, event: Event, number: int = 1) -> None:
+        """Nothing."""
+
+
+class Stored(NamedTuple):
+    """What a store keeps of a session."""
+
+    state: bytes
+    revision: int
+    """1 and up."""
+
+
+class Store(Protocol):
+    """Sessions by owner and name. Times are seconds on a clock that only moves forward."""
+
+    async def load(self, owner: str, name: str, now_s: float) -> Stored | None:
+        """The session; None where this owner has none of this name, or it was idle for too long.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
+        """
+        ...
+
+    async def save(self, owner: str, name: str, state: bytes, revision: int, now_s: float) -> int:
+        """Keep a session for another idle period.
+
+        Args:
+            owner: whose it is.
+            name: as `check_name` allows.
+            state: the bytes.
+            revision: as loaded, or NEW for one that is not there yet.
+            now_s: the time.
+
+        Returns:
+            Its new revision.
+
+        Raises:
+            SessionConflict: the store has another revision of it, or none.
+            StoreUnavailable: the store does not answer.
+        """
+        ...
+
+    async def delete(self, owner: str, name: str, now_s: float) -> bool:
+        """Forget a session; whether there was one. Raises StoreUnavailable."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+def new_name() -> str:
+    """A name that nobody can guess."""
+    return secrets.token_urlsafe(16)
+
+
+def check_name(name: str) -> str:
+    """The name of a session, if it is one.
+
+    Raises:
+        InvalidRequest: it is too long or has other characters than those of an unreserved URL part.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest("a session's name has 1 to 64 letters, digits or characters of ._~-", "session")
+    return name
+
+
+class MemoryStore:
+    """Sessions of one process.
+
+    Args:
+        capacity: most sessions; one more evicts that which was not asked for the longest.
+        idle_s: how long one is kept that nobody asks for.
+        observer: is told what happens.
+    """
+
+    def __init__(self, capacity: int, idle_s: float, observer: Observer | None = None) -> None:
+        if capacity < 1 or not idle_s > 0:
+            raise ValueError("capacity and idle_s must be positive")
+        self._capacity, self._idle_s = capacity, idle_s
+        self._observer = Unobserved() if observer is None else observer
+        self._kept: OrderedDict[tuple[str, str], tuple[Stored, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def expire(self, now_s: float) -> int:
+        """Drop what was idle for too long, and say how many; every other call does so too."""
+        gone = 0
+        while self._kept:
+            key, (_, used_s) = next(iter(self._kept.items()))
+            if now_s - used_s < self._idle_s:
+                break
+            del self._kept[key]
+            gone += 1
+        if gone:
+            self._observer.count(Event.EXPIRED, gone)
+        return gone
+
+    async def load(self, owner: str, name: str, now_s: float) -> Stored | None:
+        """As in `Store`; being asked for counts as use."""
+        self.expire(now_s)
+        found = self._kept.get((owner, name))
+        if found is None:
+            return None
+        self._use((owner, name), found[0], now_s)
+        return found[0]
+
+    async def save(self, owner: str, name: str, state: bytes, revision: int, now_s: float) -> int:
+        """As in `Store`."""
+        self.expire(now_s)
+        key = (owner, name)
+        found = self._kept.get(key)
+        if (found[0].revision if found else NEW) != revision:
+            self._observer.count(Event.CONFLICT)
+            raise SessionConflict("the session was continued elsewhere, or is gone")
+        if found is None:
+            self._observer.count(Event.OPENED)
+            if len(self._kept) >= self._capacity:
+                self._kept.popitem(last=False)
+                self._observer.count(Event.EVICTED)
+        self._use(key, Stored(bytes(state), revision + 1), now_s)
+        return revision + 1
+
+    async def delete(self, owner: str, name: str, now_s: float) -> bool:
+        """As in `Store`."""
+        self.expire(now_s)
+        there = self._kept.pop((owner, name), None) is not None
+        if there:
+            self._observer.count(Event.CLOSED)
+        return there
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    def _use(self, key: tuple[str, str], stored: Stored, now_s: float) -> None:
+        self._kept[key] = (stored, now_s)
+        self._kept.move_to_end(key)
