@@ -102,6 +102,11 @@ class Session:
         return self._state.sequence
 
     @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) of the last frame, which `plan` is for; None before the first."""
+        return self._state.tracker.size
+
+    @property
     def people(self) -> int:
         """How many are followed or remembered."""
         return len(self._state.tracker.tracks)
