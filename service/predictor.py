@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 
 import numpy as np
 
@@ -133,7 +134,7 @@ class Predictor:
             raise InvalidBoxes(f"send 1 to {self._max_boxes} boxes, or none to have the person found")
         low, high = BOX_SIDES_PX
         for number, box in enumerate(boxes):
-            if len(box) != 4 or not np.isfinite(box).all():
+            if len(box) != 4 or not all(map(math.isfinite, box)):
                 raise InvalidBoxes(f"box {number} is not four finite numbers x, y, width, height")
             if not all(low <= side <= high for side in box[2:]):
                 raise InvalidBoxes(
@@ -162,9 +163,15 @@ class _Look:
     """One crop of a frame, and what was found in it."""
 
     seen: _Seen
-    box: Floats
+    box: Sequence[float] | Floats
+    map: Floats
+    """(2, 3) from the frame to the crop."""
+    cut_s: float | None = None
+    """How long it took to cut the crop; None while that is still to be done."""
     points: Floats | None = None
     scores: Floats | None = None
+    answer: tuple[Floats, Floats, float] | None = None
+    """Points, scores and the mean score, rounded."""
     readings: tuple[Reading, ...] = ()
     heatmaps: Heatmaps | None = None
 
@@ -204,74 +211,97 @@ class Stages:
 
     def _answer(self, crops: Image, jobs: Sequence[Job]) -> list[Prediction | Exception]:
         answers: dict[int, Prediction | Exception] = {}
-        for group in self._decoded(jobs, answers):
-            try:
-                self._estimate(crops, group)
-            except Exception as error:  # the model failed; frames of other groups have their answers
-                answers |= {seen.index: error for seen in group}
-                continue
-            for seen in group:
+        taken_s = time.perf_counter()
+        # The graph answers keypoints or heatmaps, so that those who want the one and the other are never in one call.
+        for net, inside in ((self._runner.keypoints, True), (self._runner.run, False)):
+            numbered = [
+                (index, job) for index, job in enumerate(jobs) if (job.decoder.function is None) is inside
+            ]
+            for group in self._decoded(crops, numbered, taken_s, answers):
                 try:
-                    answers[seen.index] = seen.error or self._prediction(seen)
-                except Exception as error:  # drawing failed
-                    answers[seen.index] = error
+                    self._estimate(net, crops, group)
+                except Exception as error:  # the model failed; frames of other groups have their answers
+                    answers |= {seen.index: error for seen in group}
+                    continue
+                for seen in group:
+                    try:
+                        answers[seen.index] = seen.error or self._prediction(seen)
+                    except Exception as error:  # drawing failed
+                        answers[seen.index] = error
         return [answers[index] for index in range(len(jobs))]
 
     def _decoded(
-        self, jobs: Sequence[Job], answers: dict[int, Prediction | Exception]
+        self,
+        crops: Image,
+        jobs: Sequence[tuple[int, Job]],
+        taken_s: float,
+        answers: dict[int, Prediction | Exception],
     ) -> Iterator[list[_Seen]]:
         """Decode frames, in groups that together hold little more than the largest image that is allowed.
 
-        Whatever is wrong with one frame becomes its answer.
+        The first crops of a group, as many as `crops` holds, are cut at once, while the pixels are still in the
+        processor's cache. Whatever is wrong with one frame becomes its answer.
         """
         group: list[_Seen] = []
-        held = 0
-        taken = time.perf_counter()
-        for index, job in enumerate(jobs):
-            started = time.perf_counter()
+        held = cut = 0
+        for (index, job), maps in zip(jobs, self._maps([job for _, job in jobs]), strict=True):
+            started_s = time.perf_counter()
             try:
-                seen = self._open(index, job)
+                seen = self._open(index, job, maps)
+                decode_s = time.perf_counter() - started_s
+                for look, crop in zip(seen.looks, crops[cut:], strict=False):
+                    self._cut(look, crop)
             except Exception as error:
                 answers[index] = error
+                decode_s = time.perf_counter() - started_s
                 continue
             finally:
-                decode_s = time.perf_counter() - started
                 self._metrics.spent("decode", decode_s)
-            seen.queue_s, seen.decode_s = taken - job.since_s, decode_s
+            seen.queue_s, seen.decode_s = taken_s - job.since_s, decode_s
             group.append(seen)
+            cut = min(len(crops), cut + len(seen.looks))
             held += seen.decoded.pixels.shape[0] * seen.decoded.pixels.shape[1]
             if held >= self._limits.pixels:
                 yield group
-                group, held = [], 0
+                group, held, cut = [], 0, 0
         if group:
             yield group
 
-    def _open(self, index: int, job: Job) -> _Seen:
+    def _maps(self, jobs: Sequence[Job]) -> list[Sequence[Floats]]:
+        """For each job the (2, 3) maps to the crops of its boxes. All at once: numpy costs by the call here."""
+        boxes = [box for job in jobs for box in job.boxes or ()]
+        if not boxes:
+            return [()] * len(jobs)
+        spec = self._manifest.input
+        maps = iter(geometry.crop_affine(boxes, spec.size, padding=spec.padding))
+        return [list(islice(maps, len(job.boxes or ()))) for job in jobs]
+
+    def _open(self, index: int, job: Job, maps: Sequence[Floats]) -> _Seen:
         if job.frame.pixels_size is None:
-            decoded = images.decode(job.frame.data, self._limits, self._coarsest(job))
+            decoded = images.decode(job.frame.data, self._limits, self._coarsest(job, maps))
         else:
             decoded = Decoded(
                 images.bare(job.frame.data, job.frame.pixels_size, self._limits), job.frame.pixels_size
             )
-        frame_box = geometry.whole_image_box(decoded.size)
         if job.boxes is None:
+            spec = self._manifest.input
+            box = _without_context(geometry.whole_image_box(decoded.size), spec.padding)
             seen = _Seen(index, job, decoded, BoxSource.IMAGE)
-            seen.looks = [_Look(seen, _without_context(frame_box, self._manifest.input.padding))]
+            seen.looks = [_Look(seen, box, geometry.crop_affine(box, spec.size, padding=spec.padding))]
             return seen
-        boxes = np.array(job.boxes, np.float64)
-        low = np.maximum(boxes[:, :2], frame_box[:2])
-        high = np.minimum(boxes[:, :2] + boxes[:, 2:], frame_box[:2] + frame_box[2:])
-        outside = np.flatnonzero((high <= low).any(axis=1))
-        if len(outside):
-            height, width = decoded.size
-            raise InvalidBoxes(
-                f"box {outside[0]} lies outside of the image, which has {width} x {height} pixels"
-            )
+        height, width = decoded.size
+        for number, (x, y, box_width, box_height) in enumerate(job.boxes):
+            if min(x + box_width, width - 0.5) <= max(x, -0.5) or min(y + box_height, height - 0.5) <= max(
+                y, -0.5
+            ):
+                raise InvalidBoxes(
+                    f"box {number} lies outside of the image, which has {width} x {height} pixels"
+                )
         seen = _Seen(index, job, decoded, BoxSource.REQUEST)
-        seen.looks = [_Look(seen, box) for box in boxes]
+        seen.looks = [_Look(seen, box, matrix) for box, matrix in zip(job.boxes, maps, strict=True)]
         return seen
 
-    def _coarsest(self, job: Job) -> float:
+    def _coarsest(self, job: Job, maps: Sequence[Floats]) -> float:
         """How far a frame may be reduced while it is decoded, once for all its boxes.
 
         Not at all to be drawn on, and not without boxes: a first look at a reduced frame lays the box a little
@@ -279,58 +309,56 @@ class Stages:
         """
         if job.boxes is None or job.render:
             return 1.0
-        spec = self._manifest.input
-        return float(min(geometry.detail(job.boxes, spec.size, spec.padding).min() / ENOUGH_DETAIL, COARSEST))
+        largest_scale = max(matrix[0, 0] for matrix in maps)
+        return float(min(1 / (largest_scale * ENOUGH_DETAIL), COARSEST))
 
-    def _estimate(self, crops: Image, group: Sequence[_Seen]) -> None:
-        self._look(crops, [look for seen in group for look in seen.looks])
-        again = []
+    def _cut(self, look: _Look, crop: Image) -> None:
+        """Warp a look's part of its frame into the crop."""
+        started_s = time.perf_counter()
+        decoded = look.seen.decoded
+        geometry.warp(decoded.pixels, decoded.crop_map(look.map), self._manifest.input.size, out=crop)
+        look.cut_s = time.perf_counter() - started_s
+
+    def _estimate(self, net: Net, crops: Image, group: Sequence[_Seen]) -> None:
+        self._look(net, crops, [look for seen in group for look in seen.looks])
+        firsts, found = [], []
         for seen in group:
             if seen.source is BoxSource.IMAGE and seen.error is None:
                 (first,) = seen.looks
-                found = _box_of_the_sure(first.points, first.scores, seen.decoded.size)
+                box = _box_of_the_sure(first.points, first.scores, seen.decoded.size)
                 first.box = geometry.whole_image_box(seen.decoded.size)
-                if found is not None:
-                    again.append((first, _Look(seen, found)))
-        self._look(crops, [second for _, second in again])
-        for first, second in again:
+                if box is not None:
+                    firsts.append(first)
+                    found.append(box)
+        if not found:
+            return
+        spec = self._manifest.input
+        maps = geometry.crop_affine(found, spec.size, padding=spec.padding)
+        seconds = [_Look(first.seen, *each) for first, *each in zip(firsts, found, maps, strict=True)]
+        self._look(net, crops, seconds)
+        for first, second in zip(firsts, seconds, strict=True):
             seen = first.seen
             if seen.error is None and second.scores.mean() >= first.scores.mean():
                 seen.source, seen.looks = BoxSource.FOUND, [second]
 
-    def _look(self, crops: Image, looks: Sequence[_Look]) -> None:
-        """Fill in the points and scores of every look; an error of a decoder goes to the frames that asked for it.
-
-        The graph answers keypoints or heatmaps, so that those who want the one and the other are never in one call.
-        """
-        decoded = [look for look in looks if look.seen.job.decoder.function is None]
-        self._run(self._runner.keypoints, crops, decoded)
-        self._run(
-            self._runner.run, crops, [look for look in looks if look.seen.job.decoder.function is not None]
-        )
-
-    def _run(self, net: Net, crops: Image, looks: Sequence[_Look]) -> None:
+    def _look(self, net: Net, crops: Image, looks: Sequence[_Look]) -> None:
+        """Fill in what is found by every look; an error of a decoder goes to the frames that asked for it."""
         for start in range(0, len(looks), self._batch_size):
             chunk = looks[start : start + self._batch_size]
             batch = crops[: len(chunk)]
+            for look, crop in zip(chunk, batch, strict=True):
+                if look.cut_s is None:
+                    self._cut(look, crop)
             times = [time.perf_counter()]
-            spec = self._manifest.input
-            maps = geometry.crop_affine(
-                np.stack([look.box for look in chunk]), spec.size, padding=spec.padding
-            )
-            for look, matrix, crop in zip(chunk, maps, batch, strict=True):
-                geometry.warp(
-                    look.seen.decoded.pixels, look.seen.decoded.crop_map(matrix), spec.size, out=crop
-                )
-            times.append(time.perf_counter())
             answer, together = self._call(net, batch)
             times.append(time.perf_counter())
-            self._read(chunk, answer, maps)
+            self._read(chunk, answer, np.array([look.map for look in chunk]))
             times.append(time.perf_counter())
-            for stage, began, ended in zip(("warp", "infer", "read"), times, times[1:], strict=False):
+            self._metrics.spent("warp", sum(look.cut_s for look in chunk))
+            for stage, began, ended in zip(("infer", "read"), times, times[1:], strict=False):
                 self._metrics.spent(stage, ended - began)
             for seen in {look.seen for look in chunk}:
-                seen.infer_s += times[2] - times[1]
+                seen.infer_s += times[1] - times[0]
                 seen.batch = max(seen.batch, together)
 
     def _call_alone(self, net: Net, crops: Image) -> tuple[Floats, int]:
@@ -352,8 +380,12 @@ class Stages:
                 for row in rows:
                     chunk[row].seen.error = error
                 continue
-            for row, its_points, its_scores in zip(rows, points, scores, strict=True):
-                chunk[row].points, chunk[row].scores = its_points, its_scores
+            rounded = _rounded(points, scores)
+            means = rounded[1].mean(axis=1).round(4).tolist()
+            for row, *found, mean in zip(rows, points, scores, *rounded, means, strict=True):
+                look = chunk[row]
+                look.points, look.scores, *its_rounded = found
+                look.answer = (*its_rounded, mean)
         for row, look in enumerate(chunk):
             if look.seen.job.compare and look.seen.error is None:
                 try:
@@ -403,13 +435,13 @@ def _job(frame: Frame, options: Options, manifest: BundleManifest, since_s: floa
 
 
 def _pose(look: _Look, source: BoxSource) -> Pose:
-    points, scores = _rounded(look.points, look.scores)
+    points, scores, score = look.answer
     return Pose(
-        box=tuple(np.round(look.box, 3).tolist()),
+        box=tuple(round(float(number), 3) for number in look.box),
         box_source=source,
         points=points,
         scores=scores,
-        score=round(float(scores.mean()), 4),
+        score=score,
         comparison=_comparison(look.readings) if look.readings else None,
         heatmaps=look.heatmaps,
     )
