@@ -232,13 +232,13 @@ class Batcher(Generic[Item, Answer]):
 
     def _look_after(self) -> None:
         """Give up the workers that hang. Runs on the event loop, several times per `stuck_s`."""
+        self._watch = self._loop.call_later(self._stuck_s / 4, self._look_after)
         limit_s = max(self._stuck_s, STUCK_COSTS * (self._batch_s or 0.0))
         for worker in list(self._workers):
             current = worker.current
             if current is not None and time.monotonic() - current[1] >= limit_s:
                 self._give_up(worker, "stuck", current)
         self._fill_places()
-        self._watch = self._loop.call_later(self._stuck_s / 4, self._look_after)
 
     def _give_up(
         self,

@@ -88,6 +88,7 @@ class Metrics:
             buckets=_BATCH_SIZES,
             registry=registry,
         )
+        self._watched: dict[str, tuple[Callable[[], int], Callable[[], float]]] = {}
         self._queue_depth = Gauge(
             "reppose_queue_depth", "Frames that wait for a worker.", ["model"], registry=registry
         )
@@ -168,13 +169,24 @@ class Metrics:
             self._model_memory,
         ):
             gauge.clear()
+        self._watched.clear()
 
     def watch_queue(
         self, reference: str, depth: Callable[[], int], capacity: int, busy_s: Callable[[], float]
     ) -> None:
         """Report a model's queue and workers; `depth` and `busy_s` are asked at each scrape."""
-        self._worker_busy.labels(reference).set_function(busy_s)
-        self._queue_depth.labels(reference).set_function(depth)
+        watched = self._watched
+        watched[reference] = (depth, busy_s)
+
+        # Each gauge is part of a circle and lives on until that is collected; the model must not live on with it.
+        def present_depth() -> int:
+            return watched[reference][0]()
+
+        def present_busy_s() -> float:
+            return watched[reference][1]()
+
+        self._queue_depth.labels(reference).set_function(present_depth)
+        self._worker_busy.labels(reference).set_function(present_busy_s)
         self._queue_capacity.labels(reference).set(capacity)
 
     def serves(self, name: str, version: str, skeleton: str, *, default: bool) -> None:

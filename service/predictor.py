@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -203,7 +203,7 @@ class Stages:
         self._limits = limits
         self._batch_size = batch_size
         self._metrics = metrics
-        self._call = self._call_alone if device is None else device.call
+        self._call = partial(_call_alone, metrics.ran) if device is None else device.call
 
     def open_worker(self) -> partial[list[Prediction | Exception]]:
         """A function for one worker thread: a batch of jobs to their answers, with a crop buffer of its own."""
@@ -361,12 +361,6 @@ class Stages:
                 seen.infer_s += times[1] - times[0]
                 seen.batch = max(seen.batch, together)
 
-    def _call_alone(self, net: Net, crops: Image) -> tuple[Floats, int]:
-        """The answer, and how many crops were in the call."""
-        answer = net(crops)
-        self._metrics.ran(len(crops))
-        return answer, len(crops)
-
     def _read(self, chunk: Sequence[_Look], answer: Floats, maps: Floats) -> None:
         by_decoder: dict[str, list[int]] = {}
         for row, look in enumerate(chunk):
@@ -421,6 +415,13 @@ class Stages:
             timing=Timing(seen.queue_s, seen.decode_s, seen.infer_s, seen.batch),
             picture=picture,
         )
+
+
+def _call_alone(ran: Callable[[int], None], net: Net, crops: Image) -> tuple[Floats, int]:
+    """The answer, and how many crops were in the call; as `pipeline.Device.call`, but here and now."""
+    answer = net(crops)
+    ran(len(crops))
+    return answer, len(crops)
 
 
 def _job(frame: Frame, options: Options, manifest: BundleManifest, since_s: float) -> Job:

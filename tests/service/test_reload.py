@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import shutil
 import signal
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
 import pytest
 
 from model_zoo.bundle import Bundle
+from service import runner
 from service.errors import StartupError
 from service.pb.reppose.v1 import pose_pb2 as pb
 from service.pb.reppose.v1 import pose_pb2_grpc
 from service.registry import Registry, ServedModel
 from service.rest.schemas import ErrorResponse
+from service.server import build_core
+from service.settings import BatchSettings, ModelSettings, Settings
+from service.types import Frame, Options
 from tests import tiny_model
 from tests.service import serving
 from tests.service.conftest import Scene
@@ -100,7 +108,42 @@ class Clients:
             thread.join()
 
 
-TOKEN = "a token that nobody guesses".replace(" ", "-")
+@pytest.mark.parametrize("mode", ["fused", "pipelined"])
+def test_a_model_that_left_gives_its_memory_back_at_once(
+    mode: str, root: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph may hold hundreds of megabytes; nobody should have to wait for a collection of circles."""
+    load, graphs = runner.load, []
+
+    def remembered(*arguments: Any) -> runner.Runner:
+        loaded = load(*arguments)
+        graphs.append(weakref.ref(loaded))
+        return loaded
+
+    async def test() -> None:
+        models = ModelSettings(roots=(root,), default="tiny@1")
+        chosen = Settings(models=models, batch=BatchSettings(mode=mode, workers=2, pin="off"))
+        core = build_core(chosen)
+        await core.load(chosen)
+        await core.predictor.predict(Frame(scene.png), Options())
+        shutil.rmtree(root / "tiny" / "1")
+        tiny_model.write(root, description="another")
+        await core.load(chosen)
+        async with asyncio.timeout(20):
+            while [each() is None for each in graphs] != [True, False, False]:
+                await asyncio.sleep(0.01)  # threads that had it may be on their last lines
+        assert await core.stop(20)
+
+    monkeypatch.setattr(runner, "load", remembered)
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(test())
+    finally:
+        gc.enable()
+
+
+TOKEN = "a-token-that-nobody-guesses"
 ADMIN = {"REPPOSE_ADMIN__ENABLED": "true", "REPPOSE_ADMIN__TOKEN": TOKEN}
 
 
