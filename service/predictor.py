@@ -148,7 +148,10 @@ class _Seen:
 
     index: int
     job: Job
-    decoded: Decoded
+    decoded: Decoded | None
+    """None once nobody will look at it again: its memory, still in the cache, serves the next frame."""
+    size: tuple[int, int]
+    """(height, width) of the frame in full."""
     source: BoxSource
     looks: list[_Look] = field(default_factory=list)
     error: Exception | None = None
@@ -260,7 +263,10 @@ class Stages:
             seen.queue_s, seen.decode_s = taken_s - job.since_s, decode_s
             group.append(seen)
             cut = min(len(crops), cut + len(seen.looks))
-            held += seen.decoded.pixels.shape[0] * seen.decoded.pixels.shape[1]
+            if job.boxes is not None and not job.render and seen.looks[-1].cut_s is not None:
+                seen.decoded = None
+            else:
+                held += seen.decoded.pixels.shape[0] * seen.decoded.pixels.shape[1]
             if held >= self._limits.pixels:
                 yield group
                 group, held, cut = [], 0, 0
@@ -286,7 +292,7 @@ class Stages:
         if job.boxes is None:
             spec = self._manifest.input
             box = _without_context(geometry.whole_image_box(decoded.size), spec.padding)
-            seen = _Seen(index, job, decoded, BoxSource.IMAGE)
+            seen = _Seen(index, job, decoded, decoded.size, BoxSource.IMAGE)
             seen.looks = [_Look(seen, box, geometry.crop_affine(box, spec.size, padding=spec.padding))]
             return seen
         height, width = decoded.size
@@ -297,7 +303,7 @@ class Stages:
                 raise InvalidBoxes(
                     f"box {number} lies outside of the image, which has {width} x {height} pixels"
                 )
-        seen = _Seen(index, job, decoded, BoxSource.REQUEST)
+        seen = _Seen(index, job, decoded, decoded.size, BoxSource.REQUEST)
         seen.looks = [_Look(seen, box, matrix) for box, matrix in zip(job.boxes, maps, strict=True)]
         return seen
 
@@ -325,8 +331,8 @@ class Stages:
         for seen in group:
             if seen.source is BoxSource.IMAGE and seen.error is None:
                 (first,) = seen.looks
-                box = _box_of_the_sure(first.points, first.scores, seen.decoded.size)
-                first.box = geometry.whole_image_box(seen.decoded.size)
+                box = _box_of_the_sure(first.points, first.scores, seen.size)
+                first.box = geometry.whole_image_box(seen.size)
                 if box is not None:
                     firsts.append(first)
                     found.append(box)
@@ -409,7 +415,7 @@ class Stages:
             model=self._manifest.name,
             version=self._manifest.version,
             decoder=seen.job.decoder.name,
-            size=seen.decoded.size,
+            size=seen.size,
             keypoints=self._manifest.keypoints,
             poses=poses,
             timing=Timing(seen.queue_s, seen.decode_s, seen.infer_s, seen.batch),

@@ -390,3 +390,33 @@ def test_a_byte_changed_it_is_what_pillow_says(kind: str, place: float, value: i
         np.testing.assert_array_equal(got, expected)
     else:
         assert (expected is None) == (got is None)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"comment": b"by hand"}], ids=str)
+def test_the_plainest_jpeg_needs_no_pillow(
+    mode: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer = io.BytesIO()
+    PIL.Image.effect_noise((90, 70), 80).convert(mode).save(buffer, "JPEG", **options)
+    expected = np.asarray(PIL.Image.open(buffer).convert("RGB"))
+    monkeypatch.setattr(PIL.Image, "open", lambda *_, **__: pytest.fail("Pillow was asked"))
+    np.testing.assert_array_equal(images.decode(buffer.getvalue(), LIMITS).pixels, expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"exif": b"Exif\0\0II*\0"}, {"xmp": b"<x:xmpmeta/>"}, {"keep_rgb": True}, {"icc_profile": b"profile"}],
+    ids=lambda each: next(iter(each)),
+)
+def test_a_jpeg_that_says_more_is_read_by_pillow(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer = io.BytesIO()
+    PIL.Image.new("RGB", (90, 70), "red").save(buffer, "JPEG", **options)
+    opened, real = [], PIL.Image.open
+    monkeypatch.setattr(
+        PIL.Image, "open", lambda *given, **named: opened.append(given) or real(*given, **named)
+    )
+    assert images.decode(buffer.getvalue(), LIMITS).size == (70, 90)
+    assert len(opened) == 1
