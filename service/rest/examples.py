@@ -127,7 +127,7 @@ ERRORS: dict[str, dict[str, str]] = {
         "message": "/models/body19-small/2/model.onnx: sha256 5ca1ab1e... instead of 0ddba11..."
     },
 }
-"""Message and field of errors, by code."""
+"""Message and field of the errors of these routes, by code."""
 
 
 def errors(*codes: str) -> dict[str, Any]:

@@ -46,8 +46,9 @@ _POSE_ERRORS = {
         "description": ", ".join(f"`{code}`" for code in sorted(codes)),
         "content": examples.errors(*codes),
     }
-    for http in sorted({row.http for row in STATUS.values()})
-    for codes in [{row.code for row in STATUS.values() if row.http == http}]
+    for rows in [{row for row in STATUS.values() if row.code in examples.ERRORS}]
+    for http in sorted({row.http for row in rows})
+    for codes in [{row.code for row in rows if row.http == http}]
 }
 
 
