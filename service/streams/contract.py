@@ -1,6 +1,6 @@
-"""What both transports speak about when a client streams video: `proto/reppose/v1/pose.proto` in the service's own types.
+"""What both transports speak about when a client streams video.
 
-The rules of the contract stand in that file and are kept by `live.Stream`.
+The rules of the contract stand in `proto/reppose/v1/pose.proto` and are kept by `live.Stream`.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from service.streams.contract import (
     Outcome,
     StreamFrame,
 )
-from service.streams.session import Session
+from service.streams.session import MAX_TIME_S, Session
 from service.types import Box, Frame, Options, Prediction
 
 UNREAD = 256
@@ -82,12 +82,11 @@ class Clocks:
 class _Slot:
     """One frame on its way."""
 
-    frame: StreamFrame
+    frame: StreamFrame | None
     arrived_s: float
     time_s: float
-    before: asyncio.Future[None] | None
-    """Done when the frame before it was taken in."""
     done: asyncio.Future[None]
+    """Done when it has its outcome."""
     outcome: Outcome | None = None
 
 
@@ -124,8 +123,10 @@ class Stream:
         self.opened = opened
         self.failure: Exception | None = None
         """Why the stream ended; None where the client ended it."""
-        self.heard_s = clocks.monotonic()
-        """When the client was last heard of."""
+        self.moved_s = clocks.monotonic()
+        """When the client last sent a message or read an outcome."""
+        self.ended_s: float | None = None
+        """When the last frame was taken; None while more may come."""
         self.counts: dict[str, int] = {}
         """Frames by outcome: `answered`, `failed`, `dropped`."""
         self._predict, self._sign, self._clocks, self._observer = predict, sign, clocks, observer
@@ -143,7 +144,6 @@ class Stream:
         self._time_s = session.time_s
         self._last: asyncio.Future[None] | None = None
         self._room, self._work, self._ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._options = Options(model=opened.model, decoder=opened.decoder)
         count = 1 if opened.tracking else in_flight
         self._runners = [asyncio.create_task(self._run()) for _ in range(count)]
 
@@ -158,11 +158,10 @@ class Stream:
             await self._room.wait()
         if not self._open:
             return
-        self.heard_s = arrived_s = self._clocks.monotonic()
+        self.moved_s = arrived_s = self._clocks.monotonic()
         self._check_sequence(frame.sequence)
         time_s, fault = self._time_of(frame)
-        slot = _Slot(frame, arrived_s, time_s, self._last, asyncio.get_running_loop().create_future())
-        self._last = slot.done
+        slot = _Slot(frame, arrived_s, time_s, asyncio.get_running_loop().create_future())
         self._slots.append(slot)
         if frame.error is not None or fault is not None:
             self._settle(slot, Failed(frame.sequence, frame.error or fault))
@@ -174,11 +173,12 @@ class Stream:
 
     def touch(self) -> None:
         """The client was heard of."""
-        self.heard_s = self._clocks.monotonic()
+        self.moved_s = self._clocks.monotonic()
 
     def finish(self) -> None:
         """There are no more frames; what was taken is answered."""
-        self._open = False
+        if self._open:
+            self._open, self.ended_s = False, self._clocks.monotonic()
         for event in (self._room, self._work, self._ready):
             event.set()
 
@@ -197,11 +197,14 @@ class Stream:
         self.fail(NotReady("the service is stopping"))
 
     async def stop(self) -> None:
-        """Compute nothing more; `session` stays as it is then."""
+        """Compute nothing more, and answer only what has its outcome; `session` stays as it is then."""
         self.finish()
         for runner in self._runners:
             runner.cancel()
         await asyncio.gather(*self._runners, return_exceptions=True)
+        self._mailbox.clear()
+        self._slots = deque(slot for slot in self._slots if slot.outcome is not None)
+        self._ready.set()
 
     async def next_outcome(self) -> Outcome | None:
         """The next outcome, when the one before was written; None at the end of the stream, see `failure`."""
@@ -212,6 +215,7 @@ class Stream:
             self._written = None
             self._slots.popleft()
             self._room.set()
+            self.touch()
         while True:
             if self._slots and (slot := self._slots[0]).outcome is not None:
                 self._written = slot
@@ -243,22 +247,20 @@ class Stream:
             time_s = self._clocks.wall()
             if before is not None and before - BACK_S < time_s <= before:
                 time_s = before + _TICK_S
-        try:
-            self.session.check_time(time_s)
-        except InvalidRequest as fault:
-            if before is None or not math.isfinite(time_s) or time_s > before - BACK_S:
-                return time_s, fault
+        if not (math.isfinite(time_s) and abs(time_s) <= MAX_TIME_S):
+            return time_s, InvalidRequest("a timestamp must be a finite number of seconds", "timestamp_s")
         if before is not None and time_s <= before:
-            message = f"time must move on: {time_s!r} follows {before!r}"
+            fault = InvalidRequest(f"time must move on: {time_s!r} follows {before!r}", "timestamp_s")
             if time_s <= before - BACK_S:
-                raise InvalidRequest(message, "timestamp_s")
-            return time_s, InvalidRequest(message, "timestamp_s")
+                raise fault
+            return time_s, fault
         self._time_s = time_s
         return time_s, None
 
     async def _run(self) -> None:
         while (slot := await self._take()) is not None:
-            outcome = await self._answer(slot)
+            before, self._last = self._last, slot.done
+            outcome = await self._answer(slot, before)
             if isinstance(outcome, Answered):
                 self._ahead += 1
             self._settle(slot, outcome)
@@ -273,55 +275,47 @@ class Stream:
             self._work.clear()
             await self._work.wait()
 
-    async def _answer(self, slot: _Slot) -> Outcome:
+    async def _answer(self, slot: _Slot, before: asyncio.Future[None] | None) -> Outcome:
+        """Compute a frame, and take it in after the one `before` it was."""
+        frame, failed = slot.frame, None
         deadline_s = slot.arrived_s + self.opened.max_age_s if self._live else math.inf
         try:
             if self._clocks.monotonic() >= deadline_s:
                 raise DeadlineExceeded("the frame waited for too long")
-            prediction, planned = await self._look(slot, deadline_s)
-            if slot.before is not None and not slot.before.done():
-                await asyncio.shield(slot.before)
-            poses = self.session.update(
-                slot.time_s, prediction.poses, prediction.size, planned=planned, sequence=slot.frame.sequence
+            prediction, planned = await look(
+                self.session,
+                self.opened,
+                self._predict,
+                frame,
+                slot.time_s,
+                wait_for_room=not self._live,
+                deadline_s=deadline_s,
+                max_boxes=self._max_boxes,
             )
-            token = self._sign(self.session) if slot.frame.want_token else None
         except Exception as error:
-            reason = _why_dropped(error) if self._live else None
-            if reason is not None:
-                return Dropped(slot.frame.sequence, reason, self._age_s(slot))
-            return Failed(slot.frame.sequence, error)
-        return Answered(slot.frame.sequence, prediction, poses, self._age_s(slot), token)
-
-    async def _look(self, slot: _Slot, deadline_s: float) -> tuple[Prediction, bool]:
-        """What is seen in a frame, and whether it was looked at where people were expected."""
-        asked = slot.frame.options
-        if asked.boxes is None:
-            boxes = self.session.plan(slot.time_s)
-            if boxes is not None:
-                try:
-                    prediction = await self._ask(slot, boxes[: self._max_boxes], deadline_s)
-                except InvalidBoxes:  # expected outside of a frame that is smaller than the last one
-                    pass
-                else:
-                    if prediction.size == self.session.size:
-                        return prediction, True
-        return await self._ask(slot, asked.boxes, deadline_s), False
-
-    async def _ask(self, slot: _Slot, boxes: tuple[Box, ...] | None, deadline_s: float) -> Prediction:
-        asked = slot.frame.options
-        options = Options(
-            boxes, self.opened.model, self.opened.decoder, compare=asked.compare, heatmaps=asked.heatmaps
-        )
-        return await self._predict(
-            slot.frame.frame, options, wait_for_room=not self._live, deadline_s=deadline_s
-        )
+            failed = error
+        if before is not None and not before.done():
+            await asyncio.shield(before)  # or being stopped would cancel the other frame's future
+        if failed is None:
+            try:
+                poses = self.session.update(
+                    slot.time_s, prediction.poses, prediction.size, planned=planned, sequence=frame.sequence
+                )
+            except Exception as error:
+                failed = error
+        if failed is None:
+            token = self._sign(self.session) if frame.want_token else None
+            return Answered(frame.sequence, prediction, poses, self._age_s(slot), token)
+        reason = _why_dropped(failed) if self._live else None
+        if reason is None:
+            return Failed(frame.sequence, failed)
+        return Dropped(frame.sequence, reason, self._age_s(slot))
 
     def _drop(self, slot: _Slot, reason: DropReason) -> None:
         self._settle(slot, Dropped(slot.frame.sequence, reason, self._age_s(slot)))
 
     def _settle(self, slot: _Slot, outcome: Outcome) -> None:
         slot.outcome = outcome
-        slot.before = None  # or all frames would hang together
         slot.frame = None  # the image has done its duty
         slot.done.set_result(None)
         kind = type(outcome).__name__.lower()
@@ -337,3 +331,38 @@ def _why_dropped(error: Exception) -> DropReason | None:
     if isinstance(error, Overloaded):
         return DropReason.OVERLOADED
     return DropReason.DEADLINE if isinstance(error, DeadlineExceeded) else None
+
+
+async def look(
+    session: Session,
+    opened: Opened,
+    predict: Predict,
+    frame: StreamFrame,
+    time_s: float,
+    *,
+    wait_for_room: bool,
+    deadline_s: float,
+    max_boxes: int,
+) -> tuple[Prediction, bool]:
+    """What is seen in a frame, and whether it was looked at where people were expected.
+
+    Raises:
+        What `Predictor.predict` raises.
+    """
+
+    async def ask(boxes: tuple[Box, ...] | None) -> Prediction:
+        asked = frame.options
+        options = Options(boxes, opened.model, opened.decoder, compare=asked.compare, heatmaps=asked.heatmaps)
+        return await predict(frame.frame, options, wait_for_room=wait_for_room, deadline_s=deadline_s)
+
+    sent = frame.options.boxes
+    expected = None if sent is not None else session.plan(time_s)
+    if expected is not None:
+        try:
+            prediction = await ask(expected[:max_boxes])
+        except InvalidBoxes:  # outside of a frame that is smaller than the last one
+            pass
+        else:
+            if prediction.size == session.size:
+                return prediction, True
+    return await ask(sent), False

@@ -13,10 +13,32 @@ class BoxSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BOX_SOURCE_REQUEST: _ClassVar[BoxSource]
     BOX_SOURCE_FOUND: _ClassVar[BoxSource]
     BOX_SOURCE_IMAGE: _ClassVar[BoxSource]
+
+class StreamMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STREAM_MODE_UNSPECIFIED: _ClassVar[StreamMode]
+    STREAM_MODE_LIVE: _ClassVar[StreamMode]
+    STREAM_MODE_FILE: _ClassVar[StreamMode]
+
+class DropReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DROP_REASON_UNSPECIFIED: _ClassVar[DropReason]
+    DROP_REASON_SUPERSEDED: _ClassVar[DropReason]
+    DROP_REASON_DEADLINE: _ClassVar[DropReason]
+    DROP_REASON_OVERLOADED: _ClassVar[DropReason]
+    DROP_REASON_DRAINING: _ClassVar[DropReason]
 BOX_SOURCE_UNSPECIFIED: BoxSource
 BOX_SOURCE_REQUEST: BoxSource
 BOX_SOURCE_FOUND: BoxSource
 BOX_SOURCE_IMAGE: BoxSource
+STREAM_MODE_UNSPECIFIED: StreamMode
+STREAM_MODE_LIVE: StreamMode
+STREAM_MODE_FILE: StreamMode
+DROP_REASON_UNSPECIFIED: DropReason
+DROP_REASON_SUPERSEDED: DropReason
+DROP_REASON_DEADLINE: DropReason
+DROP_REASON_OVERLOADED: DropReason
+DROP_REASON_DRAINING: DropReason
 
 class EstimateRequest(_message.Message):
     __slots__ = ("image", "boxes", "model", "decoder", "compare", "pixels", "heatmaps")
@@ -139,22 +161,151 @@ class Keypoint(_message.Message):
     def __init__(self, name: _Optional[str] = ..., x: _Optional[float] = ..., y: _Optional[float] = ..., score: _Optional[float] = ...) -> None: ...
 
 class EstimateStreamRequest(_message.Message):
-    __slots__ = ("sequence", "frame")
+    __slots__ = ("sequence", "frame", "config", "timestamp_s", "want_token")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     FRAME_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_S_FIELD_NUMBER: _ClassVar[int]
+    WANT_TOKEN_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     frame: EstimateRequest
-    def __init__(self, sequence: _Optional[int] = ..., frame: _Optional[_Union[EstimateRequest, _Mapping]] = ...) -> None: ...
+    config: StreamConfig
+    timestamp_s: float
+    want_token: bool
+    def __init__(self, sequence: _Optional[int] = ..., frame: _Optional[_Union[EstimateRequest, _Mapping]] = ..., config: _Optional[_Union[StreamConfig, _Mapping]] = ..., timestamp_s: _Optional[float] = ..., want_token: _Optional[bool] = ...) -> None: ...
+
+class StreamConfig(_message.Message):
+    __slots__ = ("session", "resume_token", "model", "decoder", "smoothing", "tracking", "mode", "mailbox", "max_age_ms")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DECODER_FIELD_NUMBER: _ClassVar[int]
+    SMOOTHING_FIELD_NUMBER: _ClassVar[int]
+    TRACKING_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    MAILBOX_FIELD_NUMBER: _ClassVar[int]
+    MAX_AGE_MS_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    resume_token: str
+    model: str
+    decoder: str
+    smoothing: Smoothing
+    tracking: bool
+    mode: StreamMode
+    mailbox: int
+    max_age_ms: float
+    def __init__(self, session: _Optional[str] = ..., resume_token: _Optional[str] = ..., model: _Optional[str] = ..., decoder: _Optional[str] = ..., smoothing: _Optional[_Union[Smoothing, _Mapping]] = ..., tracking: _Optional[bool] = ..., mode: _Optional[_Union[StreamMode, str]] = ..., mailbox: _Optional[int] = ..., max_age_ms: _Optional[float] = ...) -> None: ...
+
+class Smoothing(_message.Message):
+    __slots__ = ("name", "parameters")
+    class ParametersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    parameters: _containers.ScalarMap[str, float]
+    def __init__(self, name: _Optional[str] = ..., parameters: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class EstimateStreamResponse(_message.Message):
-    __slots__ = ("sequence", "prediction", "error")
+    __slots__ = ("sequence", "prediction", "error", "opened", "tracked", "dropped", "closing")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    OPENED_FIELD_NUMBER: _ClassVar[int]
+    TRACKED_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    CLOSING_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     prediction: EstimateResponse
     error: Error
-    def __init__(self, sequence: _Optional[int] = ..., prediction: _Optional[_Union[EstimateResponse, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+    opened: Opened
+    tracked: TrackedResponse
+    dropped: Dropped
+    closing: Closing
+    def __init__(self, sequence: _Optional[int] = ..., prediction: _Optional[_Union[EstimateResponse, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., opened: _Optional[_Union[Opened, _Mapping]] = ..., tracked: _Optional[_Union[TrackedResponse, _Mapping]] = ..., dropped: _Optional[_Union[Dropped, _Mapping]] = ..., closing: _Optional[_Union[Closing, _Mapping]] = ...) -> None: ...
+
+class Opened(_message.Message):
+    __slots__ = ("model", "decoder", "smoothing", "tracking", "mode", "mailbox", "max_age_ms", "resumed", "last_sequence", "last_timestamp_s")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DECODER_FIELD_NUMBER: _ClassVar[int]
+    SMOOTHING_FIELD_NUMBER: _ClassVar[int]
+    TRACKING_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    MAILBOX_FIELD_NUMBER: _ClassVar[int]
+    MAX_AGE_MS_FIELD_NUMBER: _ClassVar[int]
+    RESUMED_FIELD_NUMBER: _ClassVar[int]
+    LAST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    LAST_TIMESTAMP_S_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    decoder: str
+    smoothing: Smoothing
+    tracking: bool
+    mode: StreamMode
+    mailbox: int
+    max_age_ms: float
+    resumed: bool
+    last_sequence: int
+    last_timestamp_s: float
+    def __init__(self, model: _Optional[str] = ..., decoder: _Optional[str] = ..., smoothing: _Optional[_Union[Smoothing, _Mapping]] = ..., tracking: _Optional[bool] = ..., mode: _Optional[_Union[StreamMode, str]] = ..., mailbox: _Optional[int] = ..., max_age_ms: _Optional[float] = ..., resumed: _Optional[bool] = ..., last_sequence: _Optional[int] = ..., last_timestamp_s: _Optional[float] = ...) -> None: ...
+
+class TrackedResponse(_message.Message):
+    __slots__ = ("raw", "tracks", "timing", "resume_token")
+    RAW_FIELD_NUMBER: _ClassVar[int]
+    TRACKS_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    raw: EstimateResponse
+    tracks: _containers.RepeatedCompositeFieldContainer[Track]
+    timing: FrameTiming
+    resume_token: str
+    def __init__(self, raw: _Optional[_Union[EstimateResponse, _Mapping]] = ..., tracks: _Optional[_Iterable[_Union[Track, _Mapping]]] = ..., timing: _Optional[_Union[FrameTiming, _Mapping]] = ..., resume_token: _Optional[str] = ...) -> None: ...
+
+class Track(_message.Message):
+    __slots__ = ("id", "keypoints", "lag_ms", "lag_frames", "reset")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    KEYPOINTS_FIELD_NUMBER: _ClassVar[int]
+    LAG_MS_FIELD_NUMBER: _ClassVar[int]
+    LAG_FRAMES_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    keypoints: _containers.RepeatedCompositeFieldContainer[Keypoint]
+    lag_ms: float
+    lag_frames: float
+    reset: str
+    def __init__(self, id: _Optional[int] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ..., lag_ms: _Optional[float] = ..., lag_frames: _Optional[float] = ..., reset: _Optional[str] = ...) -> None: ...
+
+class FrameTiming(_message.Message):
+    __slots__ = ("queue_ms", "decode_ms", "infer_ms", "age_ms")
+    QUEUE_MS_FIELD_NUMBER: _ClassVar[int]
+    DECODE_MS_FIELD_NUMBER: _ClassVar[int]
+    INFER_MS_FIELD_NUMBER: _ClassVar[int]
+    AGE_MS_FIELD_NUMBER: _ClassVar[int]
+    queue_ms: float
+    decode_ms: float
+    infer_ms: float
+    age_ms: float
+    def __init__(self, queue_ms: _Optional[float] = ..., decode_ms: _Optional[float] = ..., infer_ms: _Optional[float] = ..., age_ms: _Optional[float] = ...) -> None: ...
+
+class Dropped(_message.Message):
+    __slots__ = ("reason", "age_ms")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    AGE_MS_FIELD_NUMBER: _ClassVar[int]
+    reason: DropReason
+    age_ms: float
+    def __init__(self, reason: _Optional[_Union[DropReason, str]] = ..., age_ms: _Optional[float] = ...) -> None: ...
+
+class Closing(_message.Message):
+    __slots__ = ("resume_token", "has_sequence")
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    HAS_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    resume_token: str
+    has_sequence: bool
+    def __init__(self, resume_token: _Optional[str] = ..., has_sequence: _Optional[bool] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("status", "code", "message", "field")

@@ -66,12 +66,38 @@ class PoseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EstimateStream(self, request_iterator, context):
-        """Many images over one call, such as the frames of a video. Each request is answered once, in the order sent.
+        """Many images over one call. What it means depends on the first message.
 
-        A frame that cannot be answered gets its error in its own answer; the stream goes on. The service holds
-        a bounded number of unanswered frames of a stream and reads the next only when one was answered, so a sender that
-        waits for room (as gRPC libraries do by themselves) is never refused because of load.
-        The stream itself ends with an error status only when the call cannot go on at all.
+        WITHOUT A CONFIG first, each request is an image by itself, answered once, in the order sent. `sequence` is any
+        number. The service holds a bounded number of unanswered frames and reads the next only when one was answered, so a
+        sender that waits for room (as gRPC libraries do by themselves) is never refused because of load. The stream itself
+        ends with an error status only when the call cannot go on at all.
+
+        WITH A CONFIG first, the requests are the frames of one video: people are followed and their points smoothed.
+
+        1. The first answer is `opened`. Then every frame that the service has read is answered exactly once: with a
+        `tracked` prediction, with an `error` of this frame, or as `dropped`, with the reason. Answers come in the order
+        of the frames. A frame that failed or was dropped leaves no trace in what is remembered.
+        2. `sequence` must rise from frame to frame, also over a resumption; gaps are free. A repeated or lower one ends
+        the stream.
+        3. `timestamp_s`, when the frame was taken, is in seconds on any clock of the client's that moves forward. Either
+        all frames of a stream have one or none; without, the time of arrival at the service counts, which FILE mode
+        does not allow. A frame that is not taken after the one before it gets an `error` and the stream goes on; one
+        that was taken more than a second before it ends the stream, for the clock was set back.
+        4. Mode LIVE: the newest frame wins. While one frame is computed, the `mailbox` newest wait; older ones are dropped
+        as SUPERSEDED. Frames that are older than `max_age_ms` are dropped as DEADLINE, and those for whom the service's
+        queue has no room as OVERLOADED. A client that does not read its answers gets no frame computed, and after 256
+        unread answers none read.
+        5. Mode FILE: nothing is dropped; flow control stops a sender that is too fast.
+        6. An error of the contract ends the stream, after everything before it was answered, with INVALID_ARGUMENT and
+        the trailing metadata as of Estimate: a second config, a config that is not the first message, a wrong
+        `sequence`, a clock set back, timestamps that come and go.
+        7. When the service stops, LIVE frames that still wait are dropped as DRAINING, FILE frames that were read are
+        answered, then comes `closing` with a resume token, and the stream ends with UNAVAILABLE. Frames after
+        the last one answered were not looked at. A stream that is opened with that token, on whichever server, goes on
+        as if nothing had happened, to the last bit.
+        8. A stream without a message for the service's idle time ends with DEADLINE_EXCEEDED. A session that is opened
+        again while a stream has it moves to the new stream; the old one ends with ABORTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
