@@ -25,41 +25,49 @@ _SEGMENT = 0.53
 """Area of a person's segment, as a share of its box; COCO's sigmas are meant for that area."""
 
 
-def oks(one: Floats, other: Floats, sigmas: Floats, area: float) -> float:
-    """Object keypoint similarity of two (N, 2) sets of points with (N,) sigmas for a person of this area; 0 to 1."""
-    squared = ((one - other) ** 2).sum(axis=-1)
-    return float(np.exp(-squared / (2 * max(area, 1.0) * (2 * sigmas) ** 2)).mean())
-
-
-def iou(one: Floats, other: Floats) -> float:
-    """Intersection over union of two boxes x, y, width, height; 0 to 1."""
-    low = np.maximum(one[:2], other[:2])
-    high = np.minimum(one[:2] + one[2:], other[:2] + other[2:])
-    shared = float(np.prod(np.maximum(high - low, 0.0)))
-    union = float(np.prod(one[2:]) + np.prod(other[2:])) - shared
-    return shared / union if union > 0 else 0.0
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class Person:
-    """What two frames are compared by."""
+class People:
+    """What the people of two frames are compared by; N of them."""
 
-    box: Floats
-    """(4,) x, y, width, height."""
+    boxes: Floats
+    """(N, 4) x, y, width, height."""
     points: Floats
-    """(K, 2)."""
+    """(N, K, 2)."""
     scores: Floats
-    """(K,)."""
+    """(N, K)."""
 
 
-def similarity(one: Person, other: Person, sigmas: Floats) -> float:
-    """How alike two people are, 0 to 1; `sigmas` (K,) are those of the skeleton."""
-    overlap = iou(one.box, other.box)
-    both = (one.scores >= SURE_SCORE) & (other.scores >= SURE_SCORE)
-    if both.sum() < SURE_JOINTS:
-        return overlap / 2
-    area = _SEGMENT * float(np.prod(one.box[2:]) + np.prod(other.box[2:])) / 2
-    return (oks(one.points[both], other.points[both], sigmas[both], area) + overlap) / 2
+def oks(squared: Floats, sigmas: Floats, areas: Floats, counted: Floats) -> Floats:
+    """Object keypoint similarity, 0 to 1; 0 where no joint is counted.
+
+    Args:
+        squared: (..., K) squared distances.
+        sigmas: (K,) of the skeleton.
+        areas: (...) of the person.
+        counted: (..., K) bool.
+    """
+    alike = np.exp(-squared / (2 * np.maximum(areas, 1.0)[..., None] * (2 * sigmas) ** 2))
+    return (alike * counted).sum(axis=-1) / np.maximum(counted.sum(axis=-1), 1)
+
+
+def iou(one: Floats, other: Floats) -> Floats:
+    """Intersection over union (...) of boxes (..., 4) x, y, width, height; 0 to 1."""
+    low = np.maximum(one[..., :2], other[..., :2])
+    high = np.minimum(one[..., :2] + one[..., 2:], other[..., :2] + other[..., 2:])
+    shared = np.maximum(high - low, 0.0).prod(axis=-1)
+    union = one[..., 2:].prod(axis=-1) + other[..., 2:].prod(axis=-1) - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def similarities(one: People, other: People, sigmas: Floats) -> Floats:
+    """(M, N) how alike each of M people is to each of N, 0 to 1; `sigmas` (K,) are those of the skeleton."""
+    boxes = one.boxes[:, None], other.boxes[None]
+    overlap = iou(*boxes)
+    both = (one.scores >= SURE_SCORE)[:, None] & (other.scores >= SURE_SCORE)[None]
+    squared = np.square(one.points[:, None] - other.points[None]).sum(axis=-1)
+    areas = _SEGMENT * (boxes[0][..., 2:].prod(axis=-1) + boxes[1][..., 2:].prod(axis=-1)) / 2
+    enough = both.sum(axis=-1) >= SURE_JOINTS
+    return (overlap + enough * oks(squared, sigmas, areas, both)) / 2
 
 
 def assign(similarities: Floats, least: float) -> list[tuple[int, int]]:

@@ -195,12 +195,11 @@ class Tracker:
         return _Look(pose.points, pose.scores, box[:2] + box[2:] / 2, extent, placed)
 
     def _pairs(self, tracks: Sequence[Track], looks: Sequence[_Look], time_s: float) -> list[tuple[int, int]]:
-        known = [
-            _person(track, track.velocity.astype(np.float64) * (time_s - track.time_s)) for track in tracks
-        ]
-        found = [_person(look) for look in looks]
-        alike = [[matching.similarity(one, other, self._sigmas) for other in found] for one in known]
-        return matching.assign(np.array(alike).reshape(len(known), len(found)), self._rules.alike)
+        if not tracks or not looks:
+            return []
+        moved = [track.velocity.astype(np.float64) * (time_s - track.time_s) for track in tracks]
+        alike = matching.similarities(_people(tracks, moved), _people(looks), self._sigmas)
+        return matching.assign(alike, self._rules.alike)
 
     def _seen(self, track: Track, pose: Found, time_s: float) -> Track:
         dt = time_s - track.time_s
@@ -220,11 +219,12 @@ class Tracker:
     def _merge(self, after: dict[int, Track]) -> None:
         """Drop the later one of two that look at one person."""
         seen = [track for track in after.values() if track.confident]
-        for index, later in enumerate(seen):
-            for earlier in seen[:index]:
-                alike = matching.similarity(_person(earlier), _person(later), self._sigmas)
-                if earlier.id in after and alike > self._rules.same:
-                    after.pop(later.id, None)
+        if len(seen) < 2:
+            return
+        same = matching.similarities(_people(seen), _people(seen), self._sigmas) > self._rules.same
+        for later, track in enumerate(seen):
+            if any(same[earlier, later] and seen[earlier].id in after for earlier in range(later)):
+                del after[track.id]
 
     def _is_inside(self, box: Floats) -> bool:
         if self.state.size is None:
@@ -253,9 +253,13 @@ def _track(number: int, time_s: float, look: _Look, extent: Floats, velocity: Fl
     return Track(number, time_s, True, *(np.asarray(each, np.float32) for each in arrays))
 
 
-def _person(where: Track | _Look, moved: Floats | float = 0.0) -> matching.Person:
-    points = where.points.astype(np.float64) + moved
-    return matching.Person(_box(where.centre + moved, where.extent), points, where.scores)
+def _people(those: Sequence[Track | _Look], moved: Sequence[Floats] | None = None) -> matching.People:
+    by = np.zeros((len(those), 2)) if moved is None else np.stack(moved)
+    extents = np.stack([each.extent for each in those]).astype(np.float64)
+    centres = np.stack([each.centre for each in those]) + by
+    points = np.stack([each.points for each in those]) + by[:, None]
+    boxes = np.concatenate([centres - extents / 2, extents], axis=-1)
+    return matching.People(boxes, points, np.stack([each.scores for each in those]))
 
 
 def _box(centre: Floats, extent: Floats) -> Floats:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from model_zoo import geometry, skeletons
 from service.streams import matching
-from service.streams.matching import Person
+from service.streams.matching import People
 from service.streams.tracking import Found, Rules, Tracker, TrackerState, confidence
 from tests import tiny_model
 
@@ -207,22 +207,28 @@ def test_nobody_is_assigned_to_nobody():
 
 
 def test_similarity_is_one_for_the_same_and_falls_with_distance():
-    def person(x, score=0.9):
-        pose = found(x, score=score)
-        return Person(np.array(pose.box), pose.points, pose.scores)
+    def people(*places, score=0.9):
+        those = [found(x, score=score) for x in places]
+        return People(
+            *(np.array([getattr(each, name) for each in those]) for name in ("box", "points", "scores"))
+        )
 
-    alike = [matching.similarity(person(0), person(x), np.array(SIGMAS)) for x in (0, 4, 20, 60, 100)]
-    assert alike[0] == 1.0
-    assert all(one > other for one, other in itertools.pairwise(alike))
-    assert alike[-1] < 1e-3
-    assert matching.similarity(person(0, 0.1), person(0), np.array(SIGMAS)) == 0.5
+    alike = matching.similarities(people(0, 100), people(0, 4, 20, 60, 100), np.array(SIGMAS))
+    assert alike.shape == (2, 5)
+    assert alike[0, 0] == alike[1, 4] == 1.0
+    assert all(one > other for one, other in itertools.pairwise(alike[0]))
+    assert alike[0, -1] < 1e-3
+    assert matching.similarities(people(0, score=0.1), people(0), np.array(SIGMAS)) == [[0.5]]
     assert matching.iou(np.array([0.0, 0, 2, 2]), np.array([1.0, 1, 2, 2])) == pytest.approx(1 / 7)
 
 
 def test_oks_is_that_of_coco():
-    one, sigmas = np.zeros((2, 2)), np.array([0.05, 0.1])
-    expected = np.mean([np.exp(-(3**2 + 4**2) / (2 * 400 * (2 * sigma) ** 2)) for sigma in sigmas])
-    assert matching.oks(one, one + np.array([3, 4]), sigmas, 400.0) == pytest.approx(expected)
+    sigmas, counted = np.array([0.05, 0.1, 0.2]), np.array([True, True, False])
+    expected = np.mean([np.exp(-25 / (2 * 400 * (2 * sigma) ** 2)) for sigma in sigmas[:2]])
+    squared = np.array([25.0, 25.0, 0.0])
+    assert matching.oks(squared, sigmas, np.array(400.0), counted) == pytest.approx(expected)
+    assert matching.oks(squared, sigmas, np.array(400.0), ~counted) == 1.0
+    assert matching.oks(squared, sigmas, np.array(400.0), counted & False) == 0.0
 
 
 def test_confidence_is_of_the_surer_half():
