@@ -267,6 +267,7 @@ class Batcher(Generic[Item, Answer]):
         if self._observer is not None:
             self._observer.worker_replaced(reason)
         self._fill_places()
+        self._let_in()
 
     def _fill_places(self) -> None:
         """Open a worker in the place of each that was given up; what cannot be opened now is tried again later."""
