@@ -135,9 +135,8 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
                 raise InvalidRequest("a message of the stream must hold a frame", field="frame")
             frame, options = convert.request_from(message.frame)
             prediction = await self._predictor.predict(frame, options, wait_for_room=True)
-            answer = pb.EstimateStreamResponse(
-                sequence=message.sequence, prediction=convert.prediction_to(prediction)
-            )
+            answer = pb.EstimateStreamResponse(sequence=message.sequence)
+            convert.prediction_to(prediction, answer.prediction)
         except asyncio.CancelledError:
             self._note("EstimateStream", status.CLIENT_GONE, started)
             raise
