@@ -12,6 +12,8 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from service.stream_metrics import StreamMetrics
+
 _REQUEST_SECONDS = (
     0.002,
     0.005,
@@ -135,6 +137,8 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.streams = StreamMetrics(registry)
+        """Of streams and sessions."""
         self.ready = Gauge("reppose_ready", "1 while the service takes requests.", registry=registry)
 
     @cache  # noqa: B019 - lives as long as the process, and has few entries: to look up a child by its labels is dear

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import signal
 import socket
 import time
@@ -36,6 +37,11 @@ from service.rest import admin, app
 from service.rpc.server import RpcServer
 from service.runner import Runner
 from service.settings import Settings
+from service.streams import hub
+from service.streams.hub import Hub
+from service.streams.opening import open_store
+from service.streams.store import MemoryStore
+from service.streams.token import Signer
 
 _BACKLOG = 2048
 _PREPARERS_PER_CPU = 2
@@ -113,11 +119,13 @@ class Server:
         self._settings = settings
         self._readiness = Readiness()
         self._core = build_core(settings)
+        self._hub = _open_hub(settings, self._core)
         self._socket = _bind(settings.http.host, settings.http.port)
         self.http_port: int = self._socket.getsockname()[1]
         try:
             self._rpc = RpcServer(
                 self._core.predictor,
+                self._hub,
                 self._core.metrics,
                 self._core.limits,
                 host=settings.grpc.host,
@@ -135,6 +143,7 @@ class Server:
 
     async def start(self) -> None:
         """Listen, load the models, say ready. Raises StartupError; call `stop` then as well."""
+        self._hub.start()
         await self._rpc.start()
         self._http_task = asyncio.create_task(self._http.serve(sockets=[self._socket]))
         settings = self._settings
@@ -170,10 +179,12 @@ class Server:
         drain = self._settings.drain
         await self._say("the service is stopping")
         await asyncio.sleep(drain.notice_s)
+        streamed = await self._hub.drain(drain.timeout_s)
         self._http.should_exit = True
         await asyncio.gather(self._rpc.stop(drain.timeout_s), self._http_ended())
         async with self._loading:
-            finished = await self._core.stop(drain.timeout_s)
+            finished = await self._core.stop(drain.timeout_s) and streamed
+        await self._hub.stop()
         log.info("stopped", extra=facts(finished=finished))
         return finished
 
@@ -322,6 +333,39 @@ def _device(loaded: Runner, settings: Settings, reference: str, stage_metrics: S
         ran=stage_metrics.ran,
         stuck_s=batch.stuck_s / 2,  # before the batcher gives up those who wait for it
         name=f"{reference}-net",
+    )
+
+
+def _open_hub(settings: Settings, core: Core) -> Hub:
+    """What holds the streams. Raises StartupError."""
+    streams, sessions = settings.streams, settings.sessions
+    heard = core.metrics.streams
+    store = open_store(
+        sessions.store_url.get_secret_value() or None,
+        capacity=sessions.capacity,
+        idle_s=sessions.idle_s,
+        timeout_s=sessions.store_timeout_s,
+        prefix=sessions.store_prefix,
+        observer=heard,
+    )
+    if isinstance(store, MemoryStore):
+        heard.watch_sessions(lambda: len(store))
+    return Hub(
+        core.predictor.predict,
+        core.registry,
+        store,
+        Signer(sessions.keys or (secrets.token_bytes(32),), sessions.token_age_s, sessions.token_chars),
+        heard,
+        hub.Rules(
+            streams=streams.count,
+            mailbox=streams.mailbox,
+            max_age_s=streams.frame_age_s,
+            idle_s=streams.idle_s,
+            save_s=streams.save_s,
+            in_flight=streams.in_flight,
+            window=streams.window,
+            boxes=settings.limits.boxes,
+        ),
     )
 
 

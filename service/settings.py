@@ -167,6 +167,38 @@ class SessionSettings(_Group):
         return tuple(key.strip().encode() for key in text.split(",")) if text else ()
 
 
+class StreamSettings(_Group):
+    """Video over one connection: gRPC's EstimateStream with a config, and the WebSocket."""
+
+    count: PositiveInt = 256
+    """Most open streams; one more is refused."""
+    mailbox: PositiveInt = 16
+    """Most frames that a live stream may let wait; it has 1 unless it asks for more."""
+    frame_age_s: PositiveFloat = 1.0
+    """How old a live frame may get before it is dropped; a stream may ask for less."""
+    idle_s: PositiveFloat = 60.0
+    """A stream that neither sends nor reads anything for this long is ended."""
+    save_s: PositiveFloat = 5.0
+    """How often the session of an open stream is saved; let it be less than half of REPPOSE_SESSIONS__IDLE_S."""
+    in_flight: PositiveInt = 1
+    """Most frames of one stream in a model's queue, where it does without tracking; more make a lone stream faster, and
+    give it a larger share."""
+    window: PositiveInt = 16
+    """Most unanswered frames of a file stream; the next is read when one was answered."""
+    origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Web pages that may open the WebSocket, as https://example.org, separated by commas; * for all. Pages that come
+    from the service's own host always may, and so may programs that are no browsers."""
+
+    @field_validator("origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
+
+
 class DrainSettings(_Group):
     """What happens between SIGTERM and the exit."""
 
@@ -212,6 +244,8 @@ class Settings(BaseSettings):
     """What an operator may ask over HTTP."""
     sessions: SessionSettings = SessionSettings()
     """What is kept of a video stream."""
+    streams: StreamSettings = StreamSettings()
+    """Video over one connection."""
     drain: DrainSettings = DrainSettings()
     """What happens between SIGTERM and the exit."""
     log: LogSettings = LogSettings()

@@ -14,6 +14,7 @@ from service.metrics import Metrics
 from service.pb.reppose.v1 import pose_pb2, pose_pb2_grpc
 from service.predictor import Predictor
 from service.rpc.servicer import PoseServicer
+from service.streams.hub import Hub
 
 SERVICE = pose_pb2.DESCRIPTOR.services_by_name["PoseService"].full_name
 
@@ -30,7 +31,8 @@ class RpcServer:
 
     Args:
         predictor: answers frames.
-        metrics: counts them.
+        hub: has the streams with a config.
+        metrics: counts frames.
         limits: on an image's bytes, from which the longest message follows.
         host, port: where to listen; port 0 takes any free one.
         stream_frames: most unanswered frames of one stream.
@@ -43,6 +45,7 @@ class RpcServer:
     def __init__(
         self,
         predictor: Predictor,
+        hub: Hub,
         metrics: Metrics,
         limits: ImageLimits,
         *,
@@ -57,7 +60,9 @@ class RpcServer:
                 ("grpc.max_receive_message_length", limits.bytes + _MESSAGE_ROOM_BYTES),
             )
         )
-        self._poses = PoseServicer(predictor, metrics, stream_frames=stream_frames, log_requests=log_requests)
+        self._poses = PoseServicer(
+            predictor, hub, metrics, stream_frames=stream_frames, log_requests=log_requests
+        )
         pose_pb2_grpc.add_PoseServiceServicer_to_server(self._poses, self._server)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -6,41 +6,46 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 
 import grpc
 
-from service import logs, status
+from service import status
 from service.errors import InvalidRequest
 from service.logs import facts, log
 from service.metrics import Metrics
 from service.pb.reppose.v1 import pose_pb2 as pb
 from service.pb.reppose.v1 import pose_pb2_grpc
 from service.predictor import Predictor
-from service.rpc import convert
+from service.rpc import convert, metadata, stream
+from service.rpc.metadata import REQUEST_ID, SERVER_TIMING
+from service.streams.hub import Hub
 
-REQUEST_ID = "x-request-id"
-SERVER_TIMING = "server-timing"
-CODE = "reppose-code"
-FIELD = "reppose-field"
-
+STOPPING = "the service is stopping"
 _Answer = asyncio.Task[pb.EstimateStreamResponse]
 
 
 class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
-    """Both methods over one predictor.
+    """Both methods over one predictor and one hub.
 
     Args:
         predictor: answers frames.
-        metrics: counts them.
+        hub: has the streams with a config.
+        metrics: counts frames.
         stream_frames: most unanswered frames of one stream.
         log_requests: write a line for every request and every stream.
     """
 
     def __init__(
-        self, predictor: Predictor, metrics: Metrics, *, stream_frames: int, log_requests: bool = True
+        self,
+        predictor: Predictor,
+        hub: Hub,
+        metrics: Metrics,
+        *,
+        stream_frames: int,
+        log_requests: bool = True,
     ) -> None:
-        self._predictor = predictor
+        self._predictor, self._hub = predictor, hub
         self._metrics = metrics
         self._stream_frames = stream_frames
         self._log_requests = log_requests
@@ -59,7 +64,7 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         self, request: pb.EstimateRequest, context: grpc.aio.ServicerContext
     ) -> pb.EstimateResponse:
         """One image, one answer."""
-        request_id = _begin(context)
+        request_id = metadata.begin(context)
         started = time.perf_counter()
         with self._call():
             try:
@@ -71,12 +76,9 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
                 self._note("Estimate", status.CLIENT_GONE, started)
                 raise
             except Exception as error:
-                report = _report(error)
+                report = metadata.report(error)
                 self._note("Estimate", report.status.code, started)
-                details = [(REQUEST_ID, request_id), (CODE, report.status.code)]
-                if report.field:
-                    details.append((FIELD, report.field))
-                await context.abort(report.status.grpc, report.message, tuple(details))
+                await metadata.abort(context, report, request_id)
             timing = prediction.timing.header(time.perf_counter() - started)
             context.set_trailing_metadata(((REQUEST_ID, request_id), (SERVER_TIMING, timing)))
             self._note("Estimate", status.OK, started)
@@ -87,12 +89,44 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         request_iterator: AsyncIterator[pb.EstimateStreamRequest],
         context: grpc.aio.ServicerContext,
     ) -> AsyncIterator[pb.EstimateStreamResponse]:
-        """Many images, one answer each, in order.
+        """Many images, one answer each, in order; the frames of one video after a config, see `stream.serve`."""
+        request_id = metadata.begin(context)
+        with self._call():
+            first = await self._first(request_iterator, context)
+            if first is not None and first.WhichOneof("message") == "config":
+                answers = stream.serve(self._hub, first.config, request_iterator, context, request_id)
+            else:
+                answers = self._answers(_all(first, request_iterator), context, request_id)
+            async with aclosing(answers):
+                async for answer in answers:
+                    yield answer
+
+    async def _first(
+        self, requests: AsyncIterator[pb.EstimateStreamRequest], context: grpc.aio.ServicerContext
+    ) -> pb.EstimateStreamRequest | None:
+        """The first message of a stream, which says what it is; None of one that is empty."""
+        reader = asyncio.ensure_future(anext(requests, None))
+        self._readers.add(reader)
+        try:
+            await asyncio.wait((reader,))
+            if reader.cancelled():
+                await context.abort(grpc.StatusCode.UNAVAILABLE, STOPPING)
+            return reader.result()
+        finally:
+            self._readers.discard(reader)
+            reader.cancel()
+
+    async def _answers(
+        self,
+        requests: AsyncIterator[pb.EstimateStreamRequest],
+        context: grpc.aio.ServicerContext,
+        request_id: str,
+    ) -> AsyncIterator[pb.EstimateStreamResponse]:
+        """Of a stream without a config.
 
         The reader runs ahead of the answers by at most `stream_frames`; then it stops reading, and gRPC's flow control
         stops the sender. When the service drains, what was read is answered and the stream ends with UNAVAILABLE.
         """
-        _begin(context)
         # The reader takes a place before it reads and the writer gives it back after it wrote: what is being read,
         # computed or waiting to be written is never more than there are places.
         places = asyncio.Semaphore(self._stream_frames)
@@ -102,7 +136,9 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         async def read() -> None:
             try:
                 await places.acquire()
-                async for message in request_iterator:
+                async for message in requests:
+                    if message.WhichOneof("message") == "config":
+                        raise InvalidRequest("a config is the first message of its stream", "config")
                     answer = asyncio.create_task(self._answer(message))
                     running.add(answer)
                     answer.add_done_callback(running.discard)
@@ -113,19 +149,19 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
 
         reader = asyncio.create_task(read())
         self._readers.add(reader)
-        with self._call():
-            try:
-                while (answer := await answers.get()) is not None:
-                    yield await answer
-                    places.release()
-                await asyncio.wait((reader,))
-                if reader.cancelled():
-                    await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
-                reader.result()
-            finally:
-                self._readers.discard(reader)
-                for task in (reader, *running):
-                    task.cancel()
+        try:
+            while (answer := await answers.get()) is not None:
+                yield await answer
+                places.release()
+            await asyncio.wait((reader,))
+            if reader.cancelled():
+                await context.abort(grpc.StatusCode.UNAVAILABLE, STOPPING)
+            if (error := reader.exception()) is not None:
+                await metadata.abort(context, metadata.report(error), request_id)
+        finally:
+            self._readers.discard(reader)
+            for task in (reader, *running):
+                task.cancel()
 
     async def _answer(self, message: pb.EstimateStreamRequest) -> pb.EstimateStreamResponse:
         """The answer to one message of a stream; an error becomes an answer too."""
@@ -141,7 +177,7 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
             self._note("EstimateStream", status.CLIENT_GONE, started)
             raise
         except Exception as error:
-            report = _report(error)
+            report = metadata.report(error)
             self._note("EstimateStream", report.status.code, started)
             return pb.EstimateStreamResponse(sequence=message.sequence, error=convert.error_to(report))
         self._note("EstimateStream", status.OK, started)
@@ -168,19 +204,16 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
             )
 
 
-def _begin(context: grpc.aio.ServicerContext) -> str:
-    sent = next((value for name, value in context.invocation_metadata() or () if name == REQUEST_ID), None)
-    return logs.begin_request(sent)
+async def _all(
+    first: pb.EstimateStreamRequest | None, rest: AsyncIterator[pb.EstimateStreamRequest]
+) -> AsyncIterator[pb.EstimateStreamRequest]:
+    if first is not None:
+        yield first
+        async for message in rest:
+            yield message
 
 
 def _deadline(context: grpc.aio.ServicerContext) -> float:
     """When the client's deadline passes, by `time.monotonic`; infinity where it has none."""
     remaining_s = context.time_remaining()
     return math.inf if remaining_s is None else time.monotonic() + remaining_s
-
-
-def _report(error: Exception) -> status.Report:
-    report = status.report(error)
-    if report.status is status.INTERNAL:
-        log.error("failed to answer", exc_info=error)
-    return report

@@ -1,0 +1,37 @@
+"""What goes with a call beside its messages: its id, its timing, and what was wrong."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import grpc
+
+from service import logs, status
+from service.logs import log
+
+REQUEST_ID = "x-request-id"
+SERVER_TIMING = "server-timing"
+CODE = "reppose-code"
+FIELD = "reppose-field"
+
+
+def begin(context: grpc.aio.ServicerContext) -> str:
+    """The id of the call: the client's own, or a new one; log lines of this task carry it."""
+    sent = next((value for name, value in context.invocation_metadata() or () if name == REQUEST_ID), None)
+    return logs.begin_request(sent)
+
+
+def report(error: Exception) -> status.Report:
+    """What the client is told; an error of the service's own goes to the log."""
+    told = status.report(error)
+    if told.status is status.INTERNAL:
+        log.error("failed to answer", exc_info=error)
+    return told
+
+
+async def abort(context: grpc.aio.ServicerContext, told: status.Report, request_id: str) -> NoReturn:
+    """End the call with what the client is told."""
+    details = [(REQUEST_ID, request_id), (CODE, told.status.code)]
+    if told.field:
+        details.append((FIELD, told.field))
+    await context.abort(told.status.grpc, told.message, tuple(details))
