@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import secrets
 import signal
 import socket
@@ -266,6 +267,8 @@ async def _serve(settings: Settings) -> bool:
         await asyncio.wait((starting, asked), return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
+            gc.collect()
+            gc.freeze()  # what stands now stays; to look through it again and again would hold up requests
         await asked
     finally:
         await asyncio.wait((starting,))  # models cannot be left half loaded
