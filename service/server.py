@@ -35,6 +35,7 @@ from service.pipeline import Device
 from service.predictor import Predictor, Stages
 from service.registry import Registry, ServedModel
 from service.rest import admin, app
+from service.rest.wire import OnePieceProtocol
 from service.rpc.server import RpcServer
 from service.runner import Runner
 from service.settings import Settings
@@ -219,7 +220,7 @@ class Server:
                 operators=self._operators(),
                 log_requests=settings.log.requests,
             ),
-            http="httptools",
+            http=OnePieceProtocol,
             ws="none",
             lifespan="off",
             log_config=None,

@@ -420,3 +420,15 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(tiny_bundle_roo
             if answer.status_code == 429:
                 refused(answer, 429, "overloaded")
                 assert answer.headers["retry-after"] == "1"
+
+
+def test_an_answer_leaves_in_one_piece(service: serving.Service, scene: Scene) -> None:
+    """Head and body come with the same packet, so that the client wakes up once."""
+    request = b"POST /v1/pose HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        for _ in range(5):
+            connection.sendall(request % len(scene.png) + scene.png)
+            head, _, body = connection.recv(1 << 20).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert PoseResponse.model_validate_json(body).model == "tiny"
