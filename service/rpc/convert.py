@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Any
 
 from service.errors import InvalidRequest
 from service.pb.reppose.v1 import pose_pb2 as pb
 from service.status import Report
+from service.streams.session import StreamPose
 from service.types import BoxSource, Comparison, Frame, Heatmaps, Options, Pose, Prediction, Reading
 
 _BOX_SOURCE = {
@@ -76,7 +78,13 @@ def _unplaced(names: tuple[str, ...]) -> pb.Pose:
     return pb.Pose(keypoints=[pb.Keypoint(name=name) for name in names])
 
 
-def _place(keypoints: Iterable[pb.Keypoint], found: Pose | Reading) -> None:
+def keypoints_to(empty: Any, found: StreamPose, names: tuple[str, ...]) -> None:
+    """Fill an empty field of keypoints."""
+    empty.MergeFrom(_unplaced(names).keypoints)
+    _place(empty, found)
+
+
+def _place(keypoints: Iterable[pb.Keypoint], found: Pose | Reading | StreamPose) -> None:
     for keypoint, (x, y), score in zip(keypoints, found.points.tolist(), found.scores.tolist(), strict=True):
         keypoint.x, keypoint.y, keypoint.score = x, y, score
 

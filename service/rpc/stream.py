@@ -23,7 +23,6 @@ from service.streams.contract import (
 )
 from service.streams.hub import Hub
 from service.streams.live import Stream
-from service.streams.session import StreamPose
 from service.types import Frame, Options
 
 _MODES = {
@@ -130,7 +129,9 @@ def opened_to(opened: Opened) -> pb.EstimateStreamResponse:
 def outcome_to(outcome: Outcome) -> pb.EstimateStreamResponse:
     """The answer to a frame, or the last message."""
     if isinstance(outcome, Answered):
-        return pb.EstimateStreamResponse(sequence=outcome.sequence, tracked=_tracked(outcome))
+        message = pb.EstimateStreamResponse(sequence=outcome.sequence)
+        _fill(message.tracked, outcome)
+        return message
     if isinstance(outcome, Dropped):
         dropped = pb.Dropped(reason=_REASONS[outcome.reason], age_ms=_ms(outcome.age_s))
         return pb.EstimateStreamResponse(sequence=outcome.sequence, dropped=dropped)
@@ -141,32 +142,17 @@ def outcome_to(outcome: Outcome) -> pb.EstimateStreamResponse:
     return pb.EstimateStreamResponse(sequence=outcome.sequence, error=error)
 
 
-def _tracked(answer: Answered) -> pb.TrackedResponse:
-    timing = answer.prediction.timing
-    return pb.TrackedResponse(
-        raw=convert.prediction_to(answer.prediction),
-        tracks=[_track(pose, answer.prediction.keypoints) for pose in answer.poses],
-        timing=pb.FrameTiming(
-            queue_ms=_ms(timing.queue_s),
-            decode_ms=_ms(timing.decode_s),
-            infer_ms=_ms(timing.infer_s),
-            age_ms=_ms(answer.age_s),
-        ),
-        resume_token=answer.token or "",
-    )
-
-
-def _track(pose: StreamPose, names: tuple[str, ...]) -> pb.Track:
-    return pb.Track(
-        id=pose.track_id or 0,
-        keypoints=[
-            pb.Keypoint(name=name, x=x, y=y, score=score)
-            for name, (x, y), score in zip(names, pose.points.tolist(), pose.scores.tolist(), strict=True)
-        ],
-        lag_ms=pose.lag_ms,
-        lag_frames=pose.lag_frames,
-        reset=pose.reset or "",
-    )
+def _fill(message: pb.TrackedResponse, answer: Answered) -> None:
+    prediction, timing = answer.prediction, message.timing
+    convert.prediction_to(prediction, message.raw)
+    for pose in answer.poses:
+        track = message.tracks.add(
+            id=pose.track_id or 0, lag_ms=pose.lag_ms, lag_frames=pose.lag_frames, reset=pose.reset or ""
+        )
+        convert.keypoints_to(track.keypoints, pose, prediction.keypoints)
+    timing.queue_ms, timing.decode_ms = _ms(prediction.timing.queue_s), _ms(prediction.timing.decode_s)
+    timing.infer_ms, timing.age_ms = _ms(prediction.timing.infer_s), _ms(answer.age_s)
+    message.resume_token = answer.token or ""
 
 
 def _ms(seconds: float) -> float:
