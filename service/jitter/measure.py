@@ -21,7 +21,7 @@ def jitter(track: Floats, size: Floats | float, chosen: Floats | None = None) ->
     Args:
         track: (T, K, 2); less the truth where that is known, whose own acceleration is no jitter.
         size: of the person, one number or (T,).
-        chosen: (T,) bool, a second difference counts where all three of its frames are chosen.
+        chosen: (T,) or (T, K) bool, a second difference counts where all three of its frames are chosen.
     """
     bends = (
         np.linalg.norm(np.diff(track, n=2, axis=0), axis=-1) / np.broadcast_to(size, len(track))[1:-1, None]

@@ -19,9 +19,11 @@ FEWEST_JOINTS = 5
 SHORTEST_S = 2.0
 """Shortest part of a video that is measured."""
 MOVING = 0.15
-"""A person whose joints move by more than this many lengths a second, in the median, is in motion; for videos."""
+"""A joint that moves by more than this many of the person's lengths a second is in motion; for videos."""
 SPAN_S = 0.5
 """Over which such a speed is taken."""
+FEWEST_MOVING = 10
+"""A joint with fewer frames in motion says nothing about the lag."""
 GOAL_CUT, GOAL_LAG = 0.7, 1.0
 """Share of the jitter at rest that the default smoother must remove, and frames that it may be late in motion."""
 
@@ -159,11 +161,12 @@ def _against_itself(recording: Recording, joints: Floats, smoother: smoothers.Sm
     padded = np.pad(raw, ((width // 2, width // 2), (0, 0), (0, 0)), mode="edge")
     calm = np.lib.stride_tricks.sliding_window_view(padded, width, axis=0).mean(axis=-1)
     speed = np.gradient(calm, step_s, axis=0)
-    pace = np.median(np.linalg.norm(speed, axis=-1), axis=-1) / size
-    rest = pace < MOVING
+    rest = (
+        np.linalg.norm(speed, axis=-1) / size[:, None] < MOVING
+    )  # (T, K): a signer's hands move, the head does not
     track = smooth(recording, smoother)
     points = track.points[:, joints]
-    lag = measure.lag_frames(points, measure.interpolated(raw), ~rest) if (~rest).sum() > 2 else np.nan
+    lag = _lag_of_each(points, raw, ~rest)
     weight = np.square(speed).sum(axis=(1, 2))
     return _Measured(
         measure.jitter(points, size, rest) * 1e3,
@@ -173,6 +176,16 @@ def _against_itself(recording: Recording, joints: Floats, smoother: smoothers.Sm
         float((track.lag_frames * weight).sum() / weight.sum()),
         np.nan,
     )
+
+
+def _lag_of_each(points: Floats, raw: Floats, moving: Floats) -> float:
+    """Mean lag of the joints, by the frames in which they move; NaN where none does."""
+    lags, frames = [], moving.sum(axis=0)
+    for joint in np.flatnonzero(frames >= FEWEST_MOVING):
+        alone = slice(joint, joint + 1)
+        behind = measure.interpolated(raw[:, alone])
+        lags.append(measure.lag_frames(points[:, alone], behind, moving[:, joint]))
+    return float(np.average(lags, weights=frames[frames >= FEWEST_MOVING])) if lags else np.nan
 
 
 def _rows(group: str, measured: Mapping[str, Sequence[_Measured]]) -> list[Row]:

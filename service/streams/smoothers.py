@@ -13,7 +13,8 @@ Axes: K keypoints, points (K, 2) in pixels of the frame, memory (R, K, 2) with t
 Sources: Casiez, Roussel and Vogel, CHI 2012 (1€ filter). `OneEuro` differs from it in four ways: its unit of length is
 the person, so that `beta` means the same for every camera; both coordinates of a joint share one cutoff, so that a
 turned picture gives turned points; its gains are exact for any interval (`filters.gain`), so that a dropped frame does
-not change what it settles at; and it learns how much each joint trembles, so that noise is not taken for motion.
+not change what it settles at; and it tells motion from noise: it learns how much each joint trembles, and looks at what
+all joints do together, which trembles little.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ MAX_ROWS = 8
 
 _TREMBLE, _TREMBLE_S = 0.015, 1.0
 """Noise of a joint that is seen for the first time, in lengths of the person; time constant of learning it."""
+
+_FEWEST_TOGETHER = 4
+"""So many sure joints say how all move together."""
 
 _log = logging.getLogger(__name__)
 
@@ -127,17 +131,17 @@ class OneEuro:
         min_cutoff: cutoff at rest in Hz; lower is calmer.
         beta: rise of the cutoff in Hz with a speed of one person's length a second.
         derivative_cutoff: cutoff of the speed itself in Hz.
-        noise: a speed counts by what it exceeds this many times that which the joint's noise alone would show.
+        noise: a speed counts by what it exceeds this many times that which noise alone would show.
     """
 
     rows = 5
 
     def __init__(
         self,
-        min_cutoff: float = 0.3,
+        min_cutoff: float = 0.2,
         beta: float = 60.0,
         derivative_cutoff: float = 1.5,
-        noise: float = 4.0,
+        noise: float = 4.5,
     ) -> None:
         _check(0 < min_cutoff <= 1000, "min_cutoff", "above 0 and at most 1000", min_cutoff)
         _check(0 <= beta <= 1e6, "beta", "between 0 and a million", beta)
@@ -168,7 +172,8 @@ class OneEuro:
         keep = filters.gain(self._derivative_cutoff, known)
         speed = filters.blend((points - last) / dt, speed, keep[:, None])
         by_noise = self._noise * tremble / dt * np.sqrt(2 * keep / (2 - keep))
-        moving = np.sqrt(np.maximum(np.square(speed).sum(axis=-1) - by_noise**2, 0.0))
+        beyond = np.square(speed).sum(axis=-1) - by_noise**2
+        moving = np.sqrt(np.maximum(np.maximum(beyond, _together(last, speed, weights, by_noise)), 0.0))
         alpha = filters.gain(self._min_cutoff + self._beta / size * moving, known)
         smoothed = filters.blend(points, last, alpha[:, None])
         rest = np.stack([tremble, np.full(len(points), dt)], axis=-1)
@@ -187,6 +192,32 @@ class OneEuro:
         each = missed / np.sqrt(math.pi * (1 + ratio + ratio**2))  # mean length of a vector of such noise
         tremble = np.where(first, _TREMBLE * size, tremble)
         return filters.blend(np.where(first, tremble, each), tremble, -np.expm1(-known / _TREMBLE_S))
+
+
+def _together(points: Floats, speed: Floats, weights: Floats, by_noise: Floats) -> Floats:
+    """(K,) squared speed of each joint in what all joints do together, less what noise alone would show there.
+
+    All together they shift, turn and grow. That is fitted by least squares, where a joint counts the less the more it
+    trembles, and it trembles much less than any joint alone.
+    """
+    variance = np.square(by_noise)
+    sure = (weights >= 1) & (variance > 0)
+    if sure.sum() < _FEWEST_TOGETHER:
+        return np.zeros(len(points))
+    counts = np.divide(1.0, variance, out=np.zeros_like(variance), where=sure)[:, None]
+    total = float(counts.sum())
+    away = points - (counts * points).sum(axis=0) / total
+    shift = (counts * speed).sum(axis=0) / total
+    spread = float((counts * np.square(away)).sum())
+    if not spread > 0:
+        return np.zeros(len(points))
+    across = np.stack([-away[:, 1], away[:, 0]], axis=-1)
+    grow, turn = (
+        float((counts * away * speed).sum()) / spread,
+        float((counts * across * speed).sum()) / spread,
+    )
+    shared = np.square(shift + grow * away + turn * across).sum(axis=-1)
+    return shared - (1 / total + np.square(away).sum(axis=-1) / spread)
 
 
 Factory = Callable[..., Smoother]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from service.streams import smoothers
 from service.streams.smoothing import length_of
 from tests import tiny_model
 
+DATA = os.environ.get("POSE_TEST_DATA")
 TIMES = np.arange(90) / 30
 
 
@@ -190,3 +192,17 @@ def test_a_recording_is_smoothed_as_a_stream_is() -> None:
 def test_a_plot_of_nothing_that_moves_is_still_a_picture() -> None:
     flat = np.zeros(5)
     assert ET.fromstring(plot.svg("<still>", np.arange(5.0), flat, {"none": flat})).tag.endswith("svg")
+
+
+@pytest.mark.skipif(not DATA, reason="POSE_TEST_DATA does not name the folder of annotated photographs")
+def test_the_default_smoother_reaches_its_goal_with_the_real_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 30 frames a second, on photographs that it was not tuned on; and a signer keeps one identity."""
+    monkeypatch.setenv("REPPOSE_BATCH__PIN", "off")
+    common = ["--data", DATA, "--rates", "30"]
+    goal = ["--annotations", "body/lspet_val.json", "--stills", "3", "--seed", "3", "--no-videos", "--check"]
+    done = CliRunner().invoke(cli, ["jitter", *common, *goal])
+    assert done.exit_code == 0, done.output
+    assert "30 fps" in done.stdout
+    done = CliRunner().invoke(cli, ["jitter", *common, "--stills", "0"])
+    assert done.exit_code == 0, done.output
+    assert "sign_again.mp4: 77 frames, 1 identities, followed in 77" in done.stderr
