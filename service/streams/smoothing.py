@@ -27,6 +27,8 @@ import numpy as np
 from service.streams.smoothers import Smoother
 from service.types import Floats
 
+MIN_STEP_S = 1e-4
+"""Frames that are closer together count as this far apart: a speed must stay a number."""
 FORGOTTEN = -1.0
 """The age of a joint that nothing is remembered of."""
 
@@ -127,7 +129,7 @@ def smooth(
         reset = _reset(state, time_s, points, sure, rules)
     if state is None or reset is not None:
         return _begin(smoother, time_s, points, scores, weights > 0, sure, reset)
-    dt = time_s - state.time_s
+    dt = max(time_s - state.time_s, MIN_STEP_S)
     size = _size(state.size, points[sure], dt, rules)
     known = state.ages_s != FORGOTTEN
     memory = np.where(known[:, None], state.memory, smoother.begin(points)).astype(np.float64)

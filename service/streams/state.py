@@ -35,7 +35,7 @@ MAX_BYTES = 1024 * 1024
 """Longer bytes are not looked at."""
 _MAGIC = b"RPS" + bytes([VERSION])
 _CONFIDENT, _SMOOTHED = 1, 2
-_FAR = 1e12
+_FAR = 1e15
 """No number of a state is so large."""
 _MAX_SIDE = 1_000_000
 _MAX_SEQUENCE = 2**63 - 1

@@ -25,6 +25,7 @@ import numpy as np
 
 from model_zoo import geometry
 from service.streams import matching
+from service.streams.smoothing import MIN_STEP_S
 from service.types import Box, Floats
 
 MAX_ID = 2**32 - 1
@@ -205,6 +206,7 @@ class Tracker:
         dt = time_s - track.time_s
         if dt <= 0:
             raise ValueError(f"time must move on: {time_s} follows {track.time_s}")
+        dt = max(dt, MIN_STEP_S)
         faded = track.scores.astype(np.float64) * math.exp(-dt / self._rules.joint_s)
         unsure = (pose.scores < matching.SURE_SCORE) & (faded > pose.scores)
         both = (pose.scores >= matching.SURE_SCORE) & (track.scores >= matching.SURE_SCORE)

@@ -152,6 +152,20 @@ def test_a_wrong_time_is_refused_and_changes_nothing(time_s):
     assert session.to_bytes() == before
 
 
+@pytest.mark.parametrize("smoothing", ["none", "ema", "one_euro"])
+@pytest.mark.parametrize("far", [1.0, 9e8])
+def test_frames_with_hardly_any_time_between_them_make_no_numbers_that_are_none(smoothing, far):
+    session, time_s = Session(config(smoothing=smoothing), SIGMAS), 5.0
+    for index in range(6):
+        boxes = session.plan(time_s)
+        one = pose(100 + far * (index % 2), 50, 0.9, index)
+        for answer in session.update(time_s, [one], SIZE, planned=boxes is not None):
+            assert np.isfinite(answer.points).all()
+            assert np.isfinite([answer.lag_ms, answer.lag_frames]).all()
+        assert Session.from_bytes(session.to_bytes(), SIGMAS).to_bytes() == session.to_bytes()
+        time_s = float(np.nextafter(time_s, 9))
+
+
 def test_the_state_is_small():
     one = Session(config(), SIGMAS)
     play(one, [(1 / 30, [pose(100, 50, 0.9, i)], SIZE) for i in range(5)])
