@@ -34,7 +34,7 @@ from service.metrics import Metrics, StageMetrics, resident_bytes
 from service.pipeline import Device
 from service.predictor import Predictor, Stages
 from service.registry import Registry, ServedModel
-from service.rest import admin, app
+from service.rest import admin, app, sessions, stream
 from service.rest.wire import OnePieceProtocol
 from service.rpc.server import RpcServer
 from service.runner import Runner
@@ -46,6 +46,10 @@ from service.streams.store import MemoryStore
 from service.streams.token import Signer
 
 _BACKLOG = 2048
+_MESSAGE_ROOM_BYTES = 512 * 1024
+"""What a message over the WebSocket may hold beside an image of the largest size; resume tokens fit as well."""
+_UNREAD_MS = 30_000
+"""A peer that has not acknowledged what was sent for so long is gone, or reads nothing; its connection ends."""
 _PREPARERS_PER_CPU = 2
 """Workers that wait for a device, on average every other one of them, keep the processors busy with the others."""
 
@@ -202,11 +206,11 @@ class Server:
         self._core.metrics.ready.set(reason is None)
         await self._rpc.set_serving(reason is None)
 
-    def _operators(self) -> APIRouter | None:
+    def _operators(self) -> list[APIRouter]:
         settings = self._settings.admin
         if not settings.enabled:
-            return None
-        return admin.build(self._core.registry, self.reload, settings.token.get_secret_value())
+            return []
+        return [admin.build(self._core.registry, self.reload, settings.token.get_secret_value())]
 
     def _uvicorn_config(self) -> uvicorn.Config:
         core, settings = self._core, self._settings
@@ -217,11 +221,17 @@ class Server:
                 self._readiness,
                 core.metrics,
                 core.limits,
-                operators=self._operators(),
+                further=[
+                    *self._operators(),
+                    stream.build(self._hub, settings.streams.origins),
+                    sessions.build(self._hub, core.limits),
+                ],
                 log_requests=settings.log.requests,
             ),
             http=OnePieceProtocol,
-            ws="none",
+            ws="websockets-sansio",
+            ws_max_size=core.limits.bytes + _MESSAGE_ROOM_BYTES,
+            ws_per_message_deflate=False,  # images are compressed already, and bombs are none of ours
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -396,6 +406,7 @@ def _bind(host: str, port: int) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MS)
             bound.bind(address)
             bound.listen(_BACKLOG)
             bound.setblocking(False)

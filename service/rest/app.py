@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 
@@ -26,7 +27,7 @@ from service.status import Report
 
 REQUEST_ID = b"x-request-id"
 SERVER_TIMING = b"server-timing"
-COUNTED = ("pose", "models")
+COUNTED = ("pose", "models", "frames", "session")
 """Names of the routes that the metrics count; the others are asked by machines, all day long."""
 
 _DESCRIPTION = """Photographs in, poses out. The same numbers over gRPC: `reppose.v1.PoseService`.
@@ -43,22 +44,22 @@ def build(
     metrics: Metrics,
     limits: ImageLimits,
     *,
-    operators: APIRouter | None = None,
+    further: Sequence[APIRouter] = (),
     log_requests: bool = True,
 ) -> ASGIApp:
-    """The application over these objects, with the routes of `rest.admin` where they are given."""
-    rest = framework(registry, readiness, metrics, operators)
+    """The application over these objects, with further routes such as those of `rest.admin`."""
+    rest = framework(registry, readiness, metrics, further)
     return _AroundRequests(PoseFirst(rest, predictor, limits), metrics, log_requests)
 
 
 def framework(
-    registry: Registry, readiness: Readiness, metrics: Metrics, operators: APIRouter | None = None
+    registry: Registry, readiness: Readiness, metrics: Metrics, further: Sequence[APIRouter] = ()
 ) -> FastAPI:
     """Every route but that of the poses, and the documentation of all."""
     app = FastAPI(title="RepPose", version=_version(), description=_DESCRIPTION)
     app.include_router(routes.build(registry, readiness, metrics.registry))
-    if operators is not None:
-        app.include_router(operators)
+    for router in further:
+        app.include_router(router)
     app.add_exception_handler(RequestValidationError, _wrong_query)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _any_error)

@@ -129,10 +129,58 @@ ERRORS: dict[str, dict[str, str]] = {
 }
 """Message and field of the errors of these routes, by code."""
 
+SESSION_ERRORS: dict[str, dict[str, str]] = {
+    "unknown_session": {
+        "message": "there is no session of this name; it may have been idle for too long",
+        "field": "session",
+    },
+    "session_conflict": {"message": "the session was continued elsewhere, or is gone", "field": "session"},
+    "broken_session": {
+        "message": "the session is of version 2; this service reads version 1",
+        "field": "session",
+    },
+    "invalid_token": {"message": "the resume token has expired", "field": "resume_token"},
+    "store_unavailable": {"message": "the sessions' store does not answer"},
+}
+"""Those that only sessions have."""
+
+TRACKED: dict[str, dict[str, Any]] = {
+    "tracked": {
+        "summary": "A person who was followed here from the frames before (keypoints shortened)",
+        "value": {
+            "session": {
+                "model": "body19-small@1",
+                "decoder": "dark",
+                "smoothing": {"name": "one_euro", "parameters": {}},
+                "tracking": True,
+                "mode": "live",
+                "mailbox": 1,
+                "max_age_ms": 1000.0,
+                "resumed": True,
+                "last_sequence": 41,
+                "last_timestamp_s": 1.367,
+            },
+            "sequence": 42,
+            "raw": _ANSWER | {"poses": [_POSE | {"box_source": "request"}]},
+            "tracks": [
+                {
+                    "id": 1,
+                    "keypoints": [{"name": "nose", "x": 301.004, "y": 88.217, "score": 0.9711}],
+                    "lag_ms": 4.1,
+                    "lag_frames": 0.124,
+                }
+            ],
+            "timing": {"queue_ms": 0.21, "decode_ms": 0.83, "infer_ms": 3.3, "age_ms": 5.07},
+        },
+    },
+}
+"""Answers to a frame of a session."""
+
 
 def errors(*codes: str) -> dict[str, Any]:
     """The content of a response that is one of these errors."""
+    texts = ERRORS | SESSION_ERRORS
     shown = {
-        code: {"value": {"error": {"code": code, **ERRORS[code]}}} for code in sorted(codes) if code in ERRORS
+        code: {"value": {"error": {"code": code, **texts[code]}}} for code in sorted(codes) if code in texts
     }
     return {"application/json": {"examples": shown}}

@@ -15,12 +15,16 @@ from service.rest import body, examples, pose, schemas
 from service.status import STATUS
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
+IMAGES = {
+    **{f"image/{each.lower()}": _BINARY for each in FORMATS},
+    "application/octet-stream": _BINARY,
+    body.PIXELS: _BINARY,
+}
+"""An image as the body of a request."""
 _POSE_BODY = {
     "required": True,
     "content": {
-        **{f"image/{each.lower()}": _BINARY for each in FORMATS},
-        "application/octet-stream": _BINARY,
-        body.PIXELS: _BINARY,
+        **IMAGES,
         "multipart/form-data": {
             "schema": {
                 "type": "object",
@@ -33,7 +37,7 @@ _POSE_BODY = {
         },
     },
 }
-_TIMEOUT = {
+TIMEOUT_PARAMETER = {
     "name": body.TIMEOUT,
     "in": "header",
     "description": "Milliseconds from the arrival of the request after which the answer is of no use. A request that "
@@ -73,7 +77,7 @@ def build(
             },
             **_POSE_ERRORS,
         },
-        openapi_extra={"requestBody": _POSE_BODY, "parameters": [_TIMEOUT]},
+        openapi_extra={"requestBody": _POSE_BODY, "parameters": [TIMEOUT_PARAMETER]},
     )
     async def documented(query: Annotated[schemas.PoseQuery, Query()]) -> Response:
         """Send an image as the body (or as the file `image` of a multipart form) and get one pose per box.

@@ -20,14 +20,17 @@ from service.errors import InvalidBoxes
 from service.registry import Registry
 from service.rest import examples
 from service.status import Report
+from service.streams.session import StreamPose
 from service.types import Box, BoxSource, Comparison, Heatmaps, Options, Pose, Prediction, Reading
 
 
-class _Schema(BaseModel):
+class Schema(BaseModel):
+    """Refuses what it does not know; its texts are the documentation."""
+
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class PoseQuery(_Schema):
+class PoseQuery(Schema):
     """What to do with the image; query values, or form fields of the same names beside a multipart image."""
 
     boxes: str | None = Field(None, examples=["[[120, 40, 200, 400]]"])
@@ -58,14 +61,14 @@ class PoseQuery(_Schema):
         )
 
 
-class ImageSize(_Schema):
+class ImageSize(Schema):
     """Size of the image after its EXIF orientation was applied."""
 
     width: int
     height: int
 
 
-class KeypointOut(_Schema):
+class KeypointOut(Schema):
     """One joint."""
 
     name: str
@@ -78,14 +81,14 @@ class KeypointOut(_Schema):
     """How sure the model is. Not a probability."""
 
 
-class ReadingOut(_Schema):
+class ReadingOut(Schema):
     """What one decoder finds."""
 
     decoder: str
     keypoints: list[KeypointOut]
 
 
-class ComparisonOut(_Schema):
+class ComparisonOut(Schema):
     """What all decoders find in the same heatmaps."""
 
     disagreement_px: float = Field(ge=0)
@@ -94,7 +97,7 @@ class ComparisonOut(_Schema):
     """One per decoder of `/v1/models`; for a model without heatmaps, the model's own only."""
 
 
-class HeatmapsOut(_Schema):
+class HeatmapsOut(Schema):
     """What the net saw of one person, before any decoder: one map per keypoint."""
 
     shape: tuple[int, int, int]
@@ -106,7 +109,7 @@ class HeatmapsOut(_Schema):
     in the image: x = a column + b row + c."""
 
 
-class PoseOut(_Schema):
+class PoseOut(Schema):
     """One person."""
 
     box: tuple[float, float, float, float]
@@ -127,7 +130,7 @@ class PoseOut(_Schema):
     """With `heatmaps=true`; left out otherwise."""
 
 
-class PoseResponse(_Schema):
+class PoseResponse(Schema):
     """The poses in one image."""
 
     model_config = ConfigDict(
@@ -145,7 +148,7 @@ class PoseResponse(_Schema):
     """One per box, in the order sent; exactly one where no box was sent."""
 
 
-class ModelOut(_Schema):
+class ModelOut(Schema):
     """One version of a model."""
 
     name: str
@@ -172,7 +175,7 @@ class ModelOut(_Schema):
     """What it runs on: `cpu`, `cuda`, `tensorrt` or `openvino`."""
 
 
-class ModelsResponse(_Schema):
+class ModelsResponse(Schema):
     """What can be asked for."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.MODELS]})
@@ -184,7 +187,7 @@ class ModelsResponse(_Schema):
     models: list[ModelOut]
 
 
-class HealthResponse(_Schema):
+class HealthResponse(Schema):
     """State of the service."""
 
     model_config = ConfigDict(
@@ -202,7 +205,7 @@ class HealthResponse(_Schema):
     """Why the service is not ready."""
 
 
-class ErrorBody(_Schema):
+class ErrorBody(Schema):
     """What is wrong."""
 
     code: str
@@ -213,7 +216,7 @@ class ErrorBody(_Schema):
     """The part of the request that is wrong, where there is one."""
 
 
-class ErrorResponse(_Schema):
+class ErrorResponse(Schema):
     """The form of every error."""
 
     model_config = ConfigDict(
@@ -257,7 +260,7 @@ def _pose(pose: Pose, names: tuple[str, ...]) -> dict[str, Any]:
         "box": pose.box,
         "box_source": pose.box_source.value,
         "score": pose.score,
-        "keypoints": _keypoints(pose, names),
+        "keypoints": keypoints_json(pose, names),
     }
     if pose.comparison is not None:
         answer["comparison"] = _comparison(pose.comparison, names)
@@ -270,7 +273,8 @@ def _comparison(comparison: Comparison, names: tuple[str, ...]) -> dict[str, Any
     return {
         "disagreement_px": comparison.disagreement_px,
         "readings": [
-            {"decoder": each.decoder, "keypoints": _keypoints(each, names)} for each in comparison.readings
+            {"decoder": each.decoder, "keypoints": keypoints_json(each, names)}
+            for each in comparison.readings
         ],
     }
 
@@ -283,7 +287,8 @@ def _heatmaps(heatmaps: Heatmaps) -> dict[str, Any]:
     }
 
 
-def _keypoints(found: Pose | Reading, names: tuple[str, ...]) -> list[dict[str, Any]]:
+def keypoints_json(found: Pose | Reading | StreamPose, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Points with their names and scores."""
     return [
         {"name": name, "x": x, "y": y, "score": score}
         for name, (x, y), score in zip(names, found.points.tolist(), found.scores.tolist(), strict=True)

@@ -11,10 +11,14 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
 from service.health import Readiness
+from service.images import ImageLimits
 from service.metrics import Metrics
 from service.registry import Registry
-from service.rest import admin, app, examples, schemas
+from service.rest import admin, app, examples, schemas, sessions, stream_schemas
 from service.status import STATUS
+from service.streams.hub import Hub
+from service.streams.store import MemoryStore
+from service.streams.token import Signer
 
 
 async def _nothing() -> None:
@@ -24,8 +28,10 @@ async def _nothing() -> None:
 def document() -> dict[str, Any]:
     """The OpenAPI document with every route there is."""
     registry = Registry()
-    operators = admin.build(registry, _nothing, "token")
-    built = app.framework(registry, Readiness(None), Metrics(CollectorRegistry()), operators)
+    metrics = Metrics(CollectorRegistry())
+    hub = Hub(_nothing, registry, MemoryStore(1, 1), Signer([bytes(16)], 1), metrics.streams)
+    further = [admin.build(registry, _nothing, "token"), sessions.build(hub, ImageLimits(1, 1, 1))]
+    built = app.framework(registry, Readiness(None), metrics, further)
     return built.openapi()
 
 
@@ -43,7 +49,11 @@ def responses() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def model_of(schema: dict[str, str]) -> type[BaseModel]:
-    return getattr(schemas, schema["$ref"].rpartition("/")[2])
+    return named(schema["$ref"].rpartition("/")[2])
+
+
+def named(name: str) -> type[BaseModel]:
+    return getattr(schemas, name, None) or getattr(stream_schemas, name)
 
 
 CASES = [
@@ -51,7 +61,7 @@ CASES = [
     for path, http, content in responses()
     for name, each in content.get("examples", {}).items()
 ] + [
-    pytest.param(getattr(schemas, name), example, id=f"{name} {number}")
+    pytest.param(named(name), example, id=f"{name} {number}")
     for name, schema in DOCUMENT["components"]["schemas"].items()
     for number, example in enumerate(schema.get("examples", []))
 ]
