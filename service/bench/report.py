@@ -37,7 +37,10 @@ def verdicts(targets: Sequence[Target]) -> str:
     """Each target with what was measured."""
     lines = []
     for target in targets:
-        sign, verdict = (">=" if target.at_least else "<="), ("reached" if target.reached else "NOT reached")
+        sign = ">=" if target.at_least else "<="
+        verdict = {True: "reached", False: "NOT reached", None: "not judged: others used the processors"}[
+            target.reached
+        ]
         lines.append(f"{target.what:62} {target.measured:6.2f} {sign} {target.limit:4.2f}  {verdict}")
     return "\n".join(lines)
 

@@ -21,6 +21,8 @@ HIGH = range(24, 33)
 """Concurrency that the targets under load are held against."""
 BUSY_SHARE = 0.9
 """Least share of the processors' time, less the client's and strangers', that must go into images."""
+QUIET_CORES = 0.2
+"""With more processors than this taken by strangers, nothing is said of targets about wall time."""
 OPEN_LOAD = 0.7
 """Share of the measured capacity at which the open loop asks."""
 OPEN_P99 = 4.0
@@ -68,9 +70,14 @@ class Target:
     limit: float
     measured: float
     at_least: bool = False
+    disturbed: bool = False
+    """It is about wall time, and strangers had too much of the processors for that to mean anything."""
 
     @property
-    def reached(self) -> bool:
+    def reached(self) -> bool | None:
+        """None where it cannot be judged."""
+        if self.disturbed:
+            return None
         return self.measured >= self.limit if self.at_least else self.measured <= self.limit
 
 
@@ -122,15 +129,22 @@ def targets(rows: Iterable[Row], cores: int) -> list[Target]:
         if row.concurrency == max(HIGH):
             could = (cores - row.client_cores - row.other_cores) / (row.cpu_ms / 1e3)
             share = row.images_per_s / could
-            found.append(Target(f"{_name(row)}: share of the free cores", BUSY_SHARE, share, at_least=True))
+            what = f"{_name(row)}: share of the free cores"
+            found.append(Target(what, BUSY_SHARE, share, at_least=True, disturbed=_disturbed(row)))
     for row in rows:
         if not row.concurrency:
             share = row.p99_ms / row.loop_latency_ms
-            found.append(Target(f"{_name(row)}: p99 over the loop's latency", OPEN_P99, share))
+            what = f"{_name(row)}: p99 over the loop's latency"
+            found.append(Target(what, OPEN_P99, share, disturbed=_disturbed(row)))
         elif row.concurrency == 1:
             added = row.p50_ms - row.loop_latency_ms
-            found.append(Target(f"{_name(row)}: ms added to the loop's", IDLE_MS, added))
+            what = f"{_name(row)}: ms added to the loop's"
+            found.append(Target(what, IDLE_MS, added, disturbed=_disturbed(row)))
     return found
+
+
+def _disturbed(row: Row) -> bool:
+    return row.other_cores > QUIET_CORES
 
 
 def _name(row: Row) -> str:

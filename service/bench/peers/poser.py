@@ -32,7 +32,7 @@ class Poser:
         boxes = np.array([(0.0, 0.0, *image.shape[1::-1]) for image in decoded])
         maps = geometry.crop_affine(boxes, spec.size, padding=spec.padding)
         crops = np.stack(
-            [geometry.warp(image, matrix, spec.size) for image, matrix in zip(decoded, maps, strict=True)]
+            [geometry.crop(image, matrix, spec.size) for image, matrix in zip(decoded, maps, strict=True)]
         )
         found = self._runner.keypoints(crops)
         points = geometry.apply(geometry.invert(maps), found[..., :2])
