@@ -15,6 +15,7 @@ pixel centres at integers too, so the same matrices warp images and move points.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import cv2
@@ -176,10 +177,67 @@ def apply(matrices: ArrayLike, points: ArrayLike) -> Floats:
     return points @ np.swapaxes(matrices[..., :2], -1, -2) + matrices[..., None, :, 2]
 
 
+def crop(
+    image: NDArray[np.uint8], matrix: ArrayLike, size: tuple[int, int], out: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
+    """Resample an (H, W, 3) image into a crop of `size`, of however many pixels it is: what a net is shown.
+
+    As `warp`, but where `averaging` says more than 1, warped is the mean of so many pixels along each axis. Bilinear
+    resampling alone looks at the 2 x 2 pixels that are nearest, and what lies between them becomes noise and false
+    patterns.
+
+    Takes and answers as `warp`.
+    """
+    matrix = np.asarray(matrix, np.float64)
+    factor = averaging(matrix)
+    if factor > 1:
+        image, matrix = _averaged(image, matrix, size, factor)
+    return warp(image, matrix, size, out)
+
+
+def averaging(matrix: ArrayLike) -> int:
+    """The power of two that leaves 1 to 2 of an image's pixels for one of the crop, along the axis that has fewer.
+
+    1 where there are fewer than 2 already. Takes a (2, 3) map from the image to the crop.
+    """
+    (xx, xy, _), (yx, yy, _) = np.asarray(matrix, np.float64).tolist()
+    scale = max(math.hypot(xx, yx), math.hypot(xy, yy)) * (1 - 1e-9)  # just twice as many are averaged
+    return 1 if scale > 0.5 else 2 ** -math.frexp(scale)[1]
+
+
+def _averaged(
+    image: NDArray[np.uint8], matrix: Floats, size: tuple[int, int], factor: int
+) -> tuple[NDArray[np.uint8], Floats]:
+    """The part of an image that a crop shows, reduced by a power of two, and the map from there to the crop.
+
+    The pixels that become one are those of the `reduced` image. Halving repeatedly, which has a fast path, takes half
+    as long as the mean at once.
+    """
+    corners = apply(invert(matrix), np.array([[x, y] for x in (0, size[1] - 1) for y in (0, size[0] - 1)]))
+    corners = pixels_to_cells(corners, factor)
+    last = np.array([reduced(image.shape[1], factor), reduced(image.shape[0], factor)])
+    low = np.clip(np.floor(corners.min(axis=0)), 0, last - 1).astype(int)
+    high = np.clip(np.floor(corners.max(axis=0)) + 2, low + 1, last).astype(int)
+    (left, top), (right, bottom) = (low * factor).tolist(), (high * factor).tolist()
+    part = image[top:bottom, left:right]
+    for _ in range(factor.bit_length() - 1):
+        height, width = part.shape[:2]
+        if (
+            height % 2 or width % 2
+        ):  # at the end of the image: half of the last pixel is outside, which is black
+            part = cv2.copyMakeBorder(part, 0, height % 2, 0, width % 2, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+        part = cv2.resize(part, (part.shape[1] // 2, part.shape[0] // 2), interpolation=cv2.INTER_AREA)
+    first = cells_to_pixels(low, factor)
+    return part, compose(matrix, np.array([[factor, 0, first[0]], [0, factor, first[1]]], np.float64))
+
+
 def warp(
     image: NDArray[np.uint8], matrix: ArrayLike, size: tuple[int, int], out: NDArray[np.uint8] | None = None
 ) -> NDArray[np.uint8]:
     """Resample an (H, W, 3) image into a crop of `size` (height, width): bilinear, black outside.
+
+    Right where the crop has about as many pixels as the image, as in training, which turns crops that were cut with
+    `crop`; that is for any image.
 
     Args:
         image: (H, W, 3) uint8.

@@ -55,11 +55,9 @@ FOUND_GROWTH = 1.2
 """From the joints' extent to the person's: hands, feet and hair reach beyond the joints."""
 FOUND_FLOOR = 1 / 8
 """Least side of a found box, as a share of the frame's shorter side."""
-ENOUGH_DETAIL = 4.5
-"""Pixels of the reduced frame, along each axis, for each pixel of a crop: with so many, the joints of photographs are
-within 0.3 pixels of the crop, on average, of where they are in the frame in full; with 3 of them it is 0.4."""
-COARSEST = 2.0
-"""Most that a frame is reduced by; with 4 it would take a tenth of the time less, and move joints by 0.35 pixels."""
+FOUND_SHARE = 1 / 4
+"""What a found box is expected to take of the frame at least; four of five people in photographs do. A frame is decoded
+for such a box at once, and again only for a smaller one."""
 BOX_SIDES_PX = (1.0, 100_000.0)
 """Least and largest side of a box."""
 
@@ -284,7 +282,7 @@ class Stages:
 
     def _open(self, index: int, job: Job, maps: Sequence[Floats]) -> _Seen:
         if job.frame.pixels_size is None:
-            decoded = images.decode(job.frame.data, self._limits, self._coarsest(job, maps))
+            decoded = images.decode(job.frame.data, self._limits, self._reduction(job, maps))
         else:
             decoded = Decoded(
                 images.bare(job.frame.data, job.frame.pixels_size, self._limits), job.frame.pixels_size
@@ -307,23 +305,36 @@ class Stages:
         seen.looks = [_Look(seen, box, matrix) for box, matrix in zip(job.boxes, maps, strict=True)]
         return seen
 
-    def _coarsest(self, job: Job, maps: Sequence[Floats]) -> float:
-        """How far a frame may be reduced while it is decoded, once for all its boxes.
-
-        Not at all to be drawn on, and not without boxes: a first look at a reduced frame lays the box a little
-        elsewhere, which moves the joints of the second look, and it mostly needs the frame in full.
-        """
-        if job.boxes is None or job.render:
+    def _reduction(self, job: Job, maps: Sequence[Floats]) -> images.Coarsest:
+        """How far a frame may be reduced while it is decoded, once for all its boxes. Not at all to be drawn on."""
+        if job.render:
             return 1.0
-        largest_scale = max(matrix[0, 0] for matrix in maps)
-        return float(min(1 / (largest_scale * ENOUGH_DETAIL), COARSEST))
+        if job.boxes is None:
+            return self._reduction_without_boxes
+        return _coarsest(max(matrix[0, 0] for matrix in maps))
+
+    def _reduction_without_boxes(self, size: tuple[int, int]) -> float:
+        frame = geometry.detail(geometry.whole_image_box(size), self._manifest.input.size, 1.0)
+        return _coarsest(1 / (frame * FOUND_SHARE))
 
     def _cut(self, look: _Look, crop: Image) -> None:
-        """Warp a look's part of its frame into the crop."""
+        """Resample a look's part of its frame into the crop."""
+        decoded = self._fine_enough(look)
         started_s = time.perf_counter()
-        decoded = look.seen.decoded
-        geometry.warp(decoded.pixels, decoded.crop_map(look.map), self._manifest.input.size, out=crop)
+        geometry.crop(decoded.pixels, decoded.crop_map(look.map), self._manifest.input.size, out=crop)
         look.cut_s = time.perf_counter() - started_s
+
+    def _fine_enough(self, look: _Look) -> Decoded:
+        """The frame, decoded again, for this look alone, where it was reduced too far for a box that was found."""
+        seen, coarsest = look.seen, _coarsest(look.map[0, 0])
+        if seen.decoded.factor <= max(coarsest, 1):
+            return seen.decoded
+        started_s = time.perf_counter()
+        decoded = images.decode(seen.job.frame.data, self._limits, coarsest)
+        seconds = time.perf_counter() - started_s
+        seen.decode_s += seconds
+        self._metrics.spent("decode", seconds)
+        return decoded
 
     def _estimate(self, net: Net, crops: Image, group: Sequence[_Seen]) -> None:
         self._look(net, crops, [look for seen in group for look in seen.looks])
@@ -353,8 +364,12 @@ class Stages:
             chunk = looks[start : start + self._batch_size]
             batch = crops[: len(chunk)]
             for look, crop in zip(chunk, batch, strict=True):
-                if look.cut_s is None:
+                if look.cut_s is not None:
+                    continue
+                try:
                     self._cut(look, crop)
+                except Exception as error:  # no memory to decode this frame again
+                    look.seen.error, look.cut_s = error, 0.0
             times = [time.perf_counter()]
             answer, together = self._call(net, batch)
             times.append(time.perf_counter())
@@ -468,6 +483,15 @@ def _without_context(box: Floats, padding: float) -> Floats:
     """The box that fills `box` once the model's context is added."""
     centre, extent = box[:2] + box[2:] / 2, box[2:] / padding
     return np.concatenate([centre - extent / 2, extent])
+
+
+def _coarsest(scale: float) -> float:
+    """How many pixels of a frame, along each axis, one may stand for after decoding, seen at crop pixels per pixel.
+
+    As soon as `geometry.crop` would average, by 2, which answers as much as compressing the frame once more would move
+    them. JPEG's own reductions by 4 and 8 are sharper than a mean, and leave a halving to it.
+    """
+    return float(max(min(1 / scale, 2), 0.5 / scale))
 
 
 def _box_of_the_sure(points: Floats, scores: Floats, size: tuple[int, int]) -> Floats | None:

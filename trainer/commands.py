@@ -217,7 +217,7 @@ def _calibration_crops(source: Path, images: Path | None, manifest: BundleManife
     for each in _spread(pictures, count):
         image = Picture(each).load()
         box = geometry.whole_image_box(image.shape[:2])
-        crops.append(geometry.warp(image, geometry.crop_affine(box, size), size))
+        crops.append(geometry.crop(image, geometry.crop_affine(box, size), size))
     return np.stack(crops)
 
 

@@ -44,7 +44,7 @@ def crops(
     matrices = geometry.crop_affine(np.stack([person.box for person in people]), size, padding=padding)
     batch = np.empty((len(people), *size, 3), np.uint8)
     for index, (_, image) in enumerate(track(pictures(people), "Cropping people", total=len(people))):
-        geometry.warp(image, matrices[index], size, out=batch[index])
+        geometry.crop(image, matrices[index], size, out=batch[index])
     return batch, matrices
 
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_zoo import geometry
@@ -127,6 +127,122 @@ def test_warp_writes_into_the_batch_it_is_given_and_is_black_outside():
     assert np.shares_memory(crop, batch)
     assert (batch[1] == 0).all()
     assert (batch[0] == 7).all()
+
+
+@given(scale=st.floats(1 / 200, 4), angle=angles, flip=st.booleans())
+def test_averaging_leaves_one_to_two_pixels_for_each_of_the_crop(scale, angle, flip):
+    box = (10, 20, SIZE[1] / scale, SIZE[0] / scale)
+    factor = geometry.averaging(geometry.crop_affine(box, SIZE, rotation_deg=angle, flip=flip))
+    if scale > 0.5:
+        assert factor == 1
+    else:
+        assert 1 - 1e-6 <= 1 / scale / factor <= 2 + 1e-6
+        assert factor.bit_count() == 1
+
+
+def test_averaging_goes_by_the_axis_that_has_fewer_pixels():
+    assert geometry.averaging([[1 / 9, 0, 0], [0, 1 / 5, 0]]) == 4
+    assert geometry.averaging([[0, 1 / 9, 0], [1, 0, 0]]) == 1
+    assert [geometry.averaging([[1 / f, 0, 3], [0, 1 / f, 7]]) for f in (1, 2, 4, 8)] == [1, 2, 4, 8]
+
+
+small = st.tuples(st.floats(-20, 60), st.floats(-20, 60), st.floats(4, 80), st.floats(4, 80))
+
+
+@given(box=small, angle=angles, flip=st.booleans())
+def test_a_crop_of_few_pixels_is_a_plain_warp(box, angle, flip):
+    image = np.random.default_rng(5).integers(0, 256, (70, 90, 3), np.uint8)
+    matrix = geometry.crop_affine(box, (64, 48), rotation_deg=angle, flip=flip)
+    assert geometry.averaging(matrix) == 1
+    np.testing.assert_array_equal(
+        geometry.crop(image, matrix, (64, 48)), geometry.warp(image, matrix, (64, 48))
+    )
+
+
+@given(
+    detail=st.floats(2, 40),
+    x=st.floats(-0.3, 1.3),
+    y=st.floats(-0.3, 1.3),
+    angle=angles,
+    flip=st.booleans(),
+    rest=st.tuples(st.integers(0, 17), st.integers(0, 17)),
+)
+@settings(max_examples=60)
+def test_a_spot_is_where_it_is_in_the_crop(detail, x, y, angle, flip, rest):
+    """However many pixels there are, wherever the box begins, and where the image has no whole number of them."""
+    size, (height, width) = (32, 24), (400 + rest[0], 300 + rest[1])
+    at = np.array([x * width, y * height])
+    box = (at[0] - 13.3 * detail, at[1] - 15.2 * detail, 24 * detail, 32 * detail)
+    matrix = geometry.crop_affine(box, size, rotation_deg=angle, flip=flip)
+    sigma = 1.5 * detail
+    margin = 4.5 * sigma
+    if not (margin < at[0] < width - margin and margin < at[1] < height - margin):
+        return
+    columns, rows = (
+        np.exp(-((np.arange(n) - a) ** 2) / (2 * sigma**2)) for n, a in zip((width, height), at, strict=True)
+    )
+    image = np.repeat(np.round(250 * np.outer(rows, columns)).astype(np.uint8)[..., None], 3, axis=-1)
+    (expected,) = geometry.apply(matrix, at[None])
+    (found,), _ = dsnt.decode(geometry.crop(image, matrix, size)[None, None, ..., 0])
+    np.testing.assert_allclose(found[0], expected, atol=0.1)
+
+
+@pytest.mark.parametrize("detail", [2, 2.7, 3.9, 4, 6.3, 8, 15.1])
+@pytest.mark.parametrize("angle", [0, 30])
+def test_a_checkerboard_too_fine_to_be_seen_is_grey(detail, angle):
+    board = (np.indices((600, 600)).sum(axis=0) % 2 * 200).astype(np.uint8)
+    image = np.repeat(board[..., None], 3, axis=-1)
+    box = (303.3 - 12 * detail, 299.7 - 16 * detail, 24 * detail, 32 * detail)
+    matrix = geometry.crop_affine(box, (32, 24), rotation_deg=angle)
+    np.testing.assert_array_equal(geometry.crop(image, matrix, (32, 24)), 100)
+    if detail % 1:  # the phase of its squares shifts, which a warp alone shows as a pattern
+        assert np.ptp(geometry.warp(image, matrix, (32, 24))) > 100
+
+
+@given(detail=st.floats(2, 20), angle=angles, x=st.floats(-3, 3), y=st.floats(-3, 3))
+def test_a_gradient_stays_as_it_is(detail, angle, x, y):
+    """To the rounding of its own pixels and of the crop's."""
+    rows, columns = np.indices((1000, 1000))
+    image = np.repeat(np.round(columns / 8 + rows / 16 + 30).astype(np.uint8)[..., None], 3, axis=-1)
+    box = (500 + x - 8 * detail, 500 + y - 8 * detail, 16 * detail, 16 * detail)
+    matrix = geometry.crop_affine(box, (16, 16), rotation_deg=angle)
+    pixels = geometry.apply(geometry.invert(matrix), np.indices((16, 16))[::-1].reshape(2, -1).T)
+    expected = (pixels[:, 0] / 8 + pixels[:, 1] / 16 + 30).reshape(16, 16)
+    difference = geometry.crop(image, matrix, (16, 16))[..., 1] - expected
+    assert np.abs(difference).max() < 1
+    assert abs(difference.mean()) < 0.5
+
+
+@given(box=st.tuples(st.floats(-900, 900), st.floats(-900, 900), st.floats(100, 900), st.floats(100, 900)))
+@settings(max_examples=60)
+def test_a_white_image_ends_where_it_ends(box):
+    """Partly outside, too: the sum of the light is the area of the image in the crop."""
+    size, (height, width) = (32, 24), (301, 203)
+    matrix = geometry.crop_affine(box, size)
+    crop = geometry.crop(np.full((height, width, 3), 255, np.uint8), matrix, size)[..., 0] / 255
+    low, high = geometry.apply(matrix, [[-0.5, -0.5], [width - 0.5, height - 0.5]])
+    for axis, (count, shown) in enumerate(zip((24, 32), (crop.max(axis=0), crop.max(axis=1)), strict=True)):
+        inside = max(min(high[axis], count - 0.5) - max(low[axis], -0.5), 0)
+        if crop.max() == 1:
+            assert shown.sum() == pytest.approx(inside, abs=0.55)
+        centres = np.arange(count)
+        assert (shown[(centres < low[axis] - 1.1) | (centres > high[axis] + 1.1)] == 0).all()
+
+
+def test_a_crop_is_written_into_the_batch_it_is_given():
+    batch = np.full((2, 8, 6, 3), 7, np.uint8)
+    image = np.full((40, 30, 3), 200, np.uint8)
+    image.flags.writeable = False
+    crop = geometry.crop(image, geometry.crop_affine((-0.5, -0.5, 30, 40), (8, 6)), (8, 6), out=batch[1])
+    assert np.shares_memory(crop, batch)
+    assert (batch[1, 1:-1, 1:-1] == 200).all()
+    assert (batch[0] == 7).all()
+
+
+def test_an_image_of_a_single_pixel_under_a_large_box():
+    image = np.full((1, 1, 3), 200, np.uint8)
+    crop = geometry.crop(image, geometry.crop_affine((-50, -50, 90_000, 90_000), (8, 6)), (8, 6))
+    assert crop.max() <= 1
 
 
 @given(stride=st.sampled_from([1, 2, 4, 8, 16]), cells=st.integers(1, 64))

@@ -31,7 +31,7 @@ class Scene:
 def scene() -> Scene:
     """400 x 480 pixels with one person well inside."""
     joints = tiny_model.person(BOX)
-    picture = tiny_model.paint((480, 400), joints, radius=12)
+    picture = tiny_model.paint((480, 400), joints, radius=15)
     return Scene(picture, joints, BOX, tiny_model.encode(picture))
 
 

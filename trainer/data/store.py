@@ -24,6 +24,8 @@ SIDE_PX = 256
 """Side of a stored crop."""
 CONTEXT = 1.6
 """Region of the picture that is kept, in multiples of the box's long side."""
+RESAMPLED = "averaged"
+"""How, so that no file is mapped that was made otherwise."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def build(people: list[Person], folder: Path) -> CropStore:
         try:
             array = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(people), *side, 3))
             for index, (_, image) in enumerate(track(pictures(people), "Decoding people", total=len(people))):
-                geometry.warp(image, matrices[index], side, out=array[index])
+                geometry.crop(image, matrices[index], side, out=array[index])
             array.flush()
             del array
             partial.replace(path)
@@ -88,4 +90,4 @@ def _fingerprint(people: list[Person]) -> str:
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read a picture: {error}") from error
     facts = [(*known[p.picture.file], p.picture.offset, p.box.tolist()) for p in people]
-    return hashlib.sha256(json.dumps([SIDE_PX, CONTEXT, facts]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([SIDE_PX, CONTEXT, RESAMPLED, facts]).encode()).hexdigest()[:16]
