@@ -46,9 +46,10 @@ LAYERS = (
     {"cli", "__main__"},
     {"server"},
     {"rest", "rpc"},
+    {"streams"},
     {"predictor"},
-    {"registry", "batcher", "sessions", "images", "decoding", "render", "pipeline"},
-    {"runner", "smoothing"},
+    {"registry", "batcher", "images", "decoding", "render", "pipeline"},
+    {"runner"},
     {"types", "errors"},
 )
 """The parts of service from the command line down; each may use its own layer and those after it. A part that is not
