@@ -1,0 +1,116 @@
+"""Poses of the whole body: mixtures of key poses, cycles, chance within limits, or a library of fitted ones.
+
+Every sampled pose is made of the angles of `anatomy` and `hand_pose`, cut to their limits, so none can leave them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from trainer.synth import anatomy, collide, hand_pose, keyposes, motion
+from trainer.synth.bones import INDEX, MIRROR
+
+Floats = NDArray[np.floating]
+
+_UPPER = np.array([not n[2:].startswith(("hip", "knee", "ankle", "toes")) for n in anatomy.NAMES])
+_NOISE = np.where(_UPPER, 7.0, 5.0)
+_TRIES = 12
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How every bone is turned.
+
+    Attributes:
+        rotations: (B, 3) float32 axis-angle in anny's bone order, in the axes of the reference pose (`local-ref`).
+        root: (3,) float32 axis-angle of the whole body; zero stands upright and faces -y, z is up.
+        angles: (D,) degrees of `anatomy.NAMES` that the body's bones follow; None if not made of angles.
+    """
+
+    rotations: Floats
+    root: Floats
+    angles: Floats | None = None
+
+    def mirrored(self) -> Pose:
+        """The same pose with left and right exchanged."""
+        angles = None if self.angles is None else anatomy.mirrored(self.angles)
+        return Pose(
+            self.rotations[MIRROR] * anatomy.FLIP.astype(np.float32), self.root * anatomy.FLIP, angles
+        )
+
+
+def anatomical(angles: dict[str, float], root: Floats | None = None) -> Pose:
+    """The pose of these angles, degrees by name; see `anatomy.vector`. DataError: a name that is no angle."""
+    return of_angles(anatomy.vector(angles), root)
+
+
+def of_angles(angles: Floats, root: Floats | None = None) -> Pose:
+    """The pose of (D,) degrees in the order of `anatomy.NAMES`, cut to the limits; straight fingers."""
+    angles = anatomy.within(angles)
+    root = np.zeros(3) if root is None else np.asarray(root)
+    return Pose(anatomy.rotations(angles), root.astype(np.float32), angles)
+
+
+def with_hands(pose: Pose, left: Floats, right: Floats) -> Pose:
+    """The pose with the fingers at (D,) degrees of `hand_pose.NAMES`."""
+    rotations = pose.rotations.copy()
+    for side, values in (("L", left), ("R", right)):
+        for bone, rotation in hand_pose.hand_rotations(values, side).items():
+            rotations[INDEX[bone]] = rotation
+    return Pose(rotations, pose.root, pose.angles)
+
+
+def global_rotation(rng: np.random.Generator, tilt: Floats = (0.0, 0.0)) -> Floats:
+    """(3,) axis-angle: the pose's own tilt (pitch, roll; degrees) and a little more, then any direction faced.
+
+    One in twelve is turned in any way at all.
+    """
+    if rng.random() < 1 / 12:
+        return Rotation.random(random_state=rng).as_rotvec()
+    pitch, roll = np.asarray(tilt) + rng.normal(0, (8, 6))
+    facing = Rotation.from_rotvec([0, 0, rng.uniform(-np.pi, np.pi)])
+    lying = Rotation.from_euler("xy", [pitch, roll], degrees=True)
+    return (facing * lying).as_rotvec()
+
+
+def sample_body_pose(rng: np.random.Generator, library: Floats | None = None) -> Pose:
+    """Any pose of a person, without parts inside one another as far as `collide` sees.
+
+    Args:
+        library: (N, D) fitted angles, degrees in the order of `anatomy.NAMES`; half of the poses then come from it.
+    """
+    for _ in range(_TRIES):
+        angles, tilt = _drawn(rng, library)
+        if rng.random() < 0.5:
+            angles, tilt = anatomy.mirrored(angles), (tilt[0], -tilt[1])
+        pose = of_angles(angles, global_rotation(rng, tilt))
+        if not collide.collides(pose.rotations):
+            break
+    else:
+        pose = of_angles(np.zeros(len(anatomy.NAMES)), global_rotation(rng))
+    return with_hands(pose, hand_pose.sample_hand_angles(rng), hand_pose.sample_hand_angles(rng))
+
+
+def _drawn(rng: np.random.Generator, library: Floats | None) -> tuple[Floats, Floats]:
+    if library is not None and rng.random() < 0.5:
+        return library[rng.integers(len(library))] + rng.normal(0, 3, len(_NOISE)), np.zeros(2)
+    kind = rng.choice(3, p=(0.75, 0.17, 0.08))
+    if kind == 1:
+        name = list(motion.CYCLES)[rng.integers(len(motion.CYCLES))]
+        return motion.CYCLES[name](rng.random()) + rng.normal(0, _NOISE), np.zeros(2)
+    if kind == 2:  # beta about the middle of what is free, bent joints less often than straight ones
+        low, high = anatomy.LOW, anatomy.HIGH
+        rest = -low / (high - low)
+        return low + (high - low) * rng.beta(1 + 3 * rest, 1 + 3 * (1 - rest)), np.zeros(2)
+    below, above = rng.integers(len(keyposes.KEYS), size=2)
+    if rng.random() < 0.55:
+        above = below
+    angles = np.where(_UPPER, keyposes.ANGLES[above], keyposes.ANGLES[below])
+    if rng.random() < 0.4:  # on the way from one pose to another
+        other, share = keyposes.ANGLES[rng.integers(len(keyposes.KEYS))], rng.uniform(0, 0.5)
+        angles = angles + (other - angles) * share
+    return angles * rng.normal(1, 0.08) + rng.normal(0, _NOISE), keyposes.TILTS[below]
