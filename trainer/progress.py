@@ -11,9 +11,19 @@ from rich.progress import track as _track
 Item = TypeVar("Item")
 
 
-def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterable[Item]:
-    """Pass items on, drawing a bar on standard error where that is a terminal."""
+def track(
+    items: Iterable[Item], description: str, total: int | None = None, completed: int = 0
+) -> Iterable[Item]:
+    """Pass items on, drawing a bar on standard error where that is a terminal.
+
+    Args:
+        items: anything.
+        description: stands before the bar.
+        total: how many there are; None asks the items.
+        completed: of the total, done before.
+    """
     console = Console(stderr=True)
+    quiet = not console.is_terminal
     return _track(
-        items, description, total=total, console=console, disable=not console.is_terminal, transient=True
+        items, description, total=total, completed=completed, console=console, disable=quiet, transient=True
     )

@@ -5,7 +5,8 @@ In the indexed form the pictures lie in one uncompressed tar and every entry of 
 NAME, so LSP's 14 and COCO's 17 joints merge into one skeleton; what a set lacks gets weight 0.
 
 An annotation may carry more labels, each of them optional: `keypoints_3d`, x, y and z per keypoint, of which z is read,
-in pixels of the picture from any origin (null where unknown); `presence`, 1 or 0; `gesture`, the name of a class. Where
+in pixels of the picture from any origin (null where unknown), or in metres from the lens where the entry of the picture
+has a `camera` with its focal length `fx` in pixels; `presence`, 1 or 0; `gesture`, the name of a class. Where
 nobody is present no keypoint counts.
 
 Coordinates are those of the file: pixels of the stored picture, the centre of the first pixel at (0, 0).
@@ -135,8 +136,9 @@ def read(
     try:
         pictures = {entry["id"]: _picture(entry, images) for entry in document["images"]}
         columns = {each["id"]: _columns(each["keypoints"], skeleton) for each in document["categories"]}
+        focal = {e["id"]: float(e["camera"]["fx"]) for e in document["images"] if "camera" in e}
         people = [
-            _person(entry, pictures, columns, len(skeleton))
+            _person(entry, pictures, columns, len(skeleton), focal.get(entry["image_id"]))
             for entry in document["annotations"]
             if not entry.get("iscrowd") and "keypoints" in entry and min(entry["bbox"][2:]) > 0
         ]
@@ -174,6 +176,7 @@ def _person(
     pictures: dict[int, Picture],
     columns: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]],
     count: int,
+    focal_px: float | None,
 ) -> Person:
     labels = np.array(entry["keypoints"], np.float64).reshape(-1, 3)
     targets, sources = columns[entry["category_id"]]
@@ -193,6 +196,10 @@ def _person(
     if "keypoints_3d" in entry:
         # A root that nobody labelled would move everybody's z.
         depth = np.where(visible > 0, _depth(entry["keypoints_3d"], (targets, sources), count), np.nan)
+        if focal_px is not None and (known := depth[np.isfinite(depth)]).size:
+            if known.mean() <= 0:
+                raise ValueError(f"annotation {entry['id']}: somebody behind the camera")
+            depth *= focal_px / known.mean()  # as large as the picture shows a metre at this distance
     return Person(
         id=int(entry["id"]),
         image_id=int(entry["image_id"]),

@@ -72,6 +72,8 @@ class Person:
     mask: NDArray[np.bool_]
     """(H, W) the pixels where the person, or what it wears and holds, is what the camera sees."""
     person_id: int
+    labels: dict[str, Any] = field(default_factory=dict)
+    """Further entries of the annotation, JSON-able: presence, gesture, handedness."""
 
 
 @dataclass(frozen=True)
