@@ -6,6 +6,7 @@ import asyncio
 import importlib.resources
 import json
 import os
+import signal
 import sys
 import time
 import urllib.error
@@ -270,6 +271,7 @@ def bench(
         rounds=rounds or (1 if quick else 3),
         against=[name for name in others if peers.PEERS[name].installed],
     )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what it started ends with it
     try:
         found = command.run(plan, lambda text: typer.echo(text, err=True))
     except ServiceError as error:

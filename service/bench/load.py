@@ -39,6 +39,8 @@ FRAMES_OF_A_STREAM = 8
 """Most unanswered frames of one stream; more concurrency makes more streams."""
 FIRST_ANSWER_S = 30.0
 """Longest time until a server that listens gives its first answer."""
+ONE_TRY_S = 5.0
+"""Of that time, how long one request may take."""
 WARM_UP_SHARE = 0.15
 """This share of the time passes under load before the rest is counted."""
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -131,7 +133,8 @@ async def _first_answer(ask: Ask, seconds: float) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         with suppress(RuntimeError, OSError, grpc.aio.AioRpcError):
-            return await ask()
+            async with asyncio.timeout(ONE_TRY_S):
+                return await ask()
         await asyncio.sleep(0.2)
 
 
@@ -287,7 +290,11 @@ class _Http(asyncio.Protocol):
             self._transport, _ = await loop.create_connection(lambda: self, "127.0.0.1", self._port)
         self._answered = loop.create_future()
         self._transport.write(request)
-        await self._answered
+        try:
+            await self._answered
+        except asyncio.CancelledError:
+            self._transport.abort()  # a late answer must not be taken for that to the next request
+            raise
 
     def data_received(self, data: bytes) -> None:
         received = self._received
