@@ -73,6 +73,15 @@ def test_metres_become_pixels_as_large_as_the_picture_shows_them(alone: Path) ->
         assert np.isnan(read.depth[-1])
 
 
+def test_nobody_stands_behind_the_camera(alone: Path, tmp_path: Path) -> None:
+    document = json.loads((alone / "body.json").read_text())
+    depths = document["annotations"][0]["keypoints_3d"]
+    document["annotations"][0]["keypoints_3d"] = [-each for each in depths]
+    (tmp_path / "body.json").write_text(json.dumps(document), "utf-8")
+    with pytest.raises(DataError, match="annotation 1: somebody behind the camera"):
+        people.read(tmp_path / "body.json", BODY19, images=alone / "body.tar")
+
+
 def test_what_the_json_tells_beyond_coco(alone: Path) -> None:
     document = json.loads((alone / "body.json").read_text())
     sample = painted.maker(RECIPE)(2)[0]
