@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import secrets
 import signal
 import socket
@@ -291,6 +292,7 @@ def _asked_to_stop(number: int, stopping: asyncio.Event) -> None:
     if stopping.is_set():
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
+        os._exit(128 + number)  # a container's first process outlives signals that it does not handle
     log.info("stopping", extra=facts(signal=signal.Signals(number).name))
     stopping.set()
 

@@ -1,7 +1,8 @@
 """The environment, read once.
 
 Every value has a default that suits a laptop or a small server. `REPPOSE_<GROUP>__<NAME>` changes it, for example
-`REPPOSE_HTTP__PORT=9000`. A misspelt name inside a group is an error; `unknown_names` finds the others.
+`REPPOSE_HTTP__PORT=9000`. A misspelt name inside a group is an error; `unknown_names` finds the others. What is secret
+may stand in a file instead, as container engines mount it: `REPPOSE_<GROUP>__<NAME>_FILE` is its path.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from model_zoo import bundle
 
 ENV_PREFIX = "REPPOSE_"
 ENV_DELIMITER = "__"
+FILE_SUFFIX = "_file"
 
 _TOKEN = re.compile(r"[!-~]{16,}")
 
@@ -37,6 +39,30 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 class _Group(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @classmethod
+    def secrets(cls) -> list[str]:
+        """Names of the settings that may be read from a file: NAME_file is its path."""
+        return [name for name, field in cls.model_fields.items() if field.annotation is SecretStr]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_files(cls, given: object) -> object:
+        """Put what the files hold in the place of their paths; a newline at the end is no part of a secret."""
+        if not isinstance(given, Mapping):
+            return given
+        values = dict(given)
+        for name in cls.secrets():
+            path = values.pop(name + FILE_SUFFIX, None)
+            if not path:
+                continue
+            if name in values:
+                raise ValueError(f"{name} and {name}{FILE_SUFFIX} exclude each other")
+            try:
+                values[name] = Path(path).read_text("utf-8").rstrip("\r\n")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ValueError(f"{name}{FILE_SUFFIX}: cannot read {path}: {error}") from None
+        return values
 
 
 class HttpSettings(_Group):
@@ -264,6 +290,11 @@ def unknown_names(environment: Mapping[str, str]) -> list[str]:
     """A warning for every REPPOSE_* variable that no setting reads."""
     known = {name for name, _, _ in names()} | {
         f"{ENV_PREFIX}{group}".upper() for group in Settings.model_fields
+    }
+    known |= {
+        f"{ENV_PREFIX}{group}{ENV_DELIMITER}{name}{FILE_SUFFIX}".upper()
+        for group, field in Settings.model_fields.items()
+        for name in type(field.default).secrets()
     }
     warnings = []
     for name in sorted(environment):

@@ -75,3 +75,46 @@ def test_keys_of_resume_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings()
     assert settings.sessions.keys == (b"the-new-key-of-today", b"the-old-key-still-out")
     assert "the-new" not in repr(settings)
+
+
+KEYS = "REPPOSE_SESSIONS__TOKEN_KEYS"
+
+
+def test_a_secret_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    secret = tmp_path / "keys"
+    secret.write_text("the-new-key-of-today,the-old-key-still-out\r\n")
+    monkeypatch.setenv(f"{KEYS}_FILE", str(secret))
+    monkeypatch.setenv("REPPOSE_SESSIONS__IDLE_S", "7")
+    settings = Settings()
+    assert settings.sessions.keys == (b"the-new-key-of-today", b"the-old-key-still-out")
+    assert settings.sessions.idle_s == 7
+    assert unknown_names(os.environ) == []
+
+
+@pytest.mark.parametrize("held", [None, b"\xff" * 20, b"short"])
+def test_a_file_without_a_usable_secret_is_an_error_that_hides_it(
+    held: bytes | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if held is not None:
+        (tmp_path / "keys").write_bytes(held)
+    monkeypatch.setenv(f"{KEYS}_FILE", str(tmp_path / "keys"))
+    with pytest.raises(ValidationError, match="token_keys") as caught:
+        Settings()
+    assert "short" not in str(caught.value)
+
+
+def test_a_secret_and_its_file_exclude_each_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("0123456789abcdef")
+    monkeypatch.setenv(f"{KEYS}_FILE", str(tmp_path / "keys"))
+    monkeypatch.setenv(KEYS, "0123456789abcdef")
+    with pytest.raises(ValidationError, match="exclude each other"):
+        Settings()
+
+
+def test_only_secrets_are_read_from_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPPOSE_HTTP__PORT_FILE", "/etc/hostname")
+    with pytest.raises(ValidationError):
+        Settings()
+    assert unknown_names(os.environ) == [
+        "REPPOSE_HTTP__PORT_FILE is not a setting; did you mean REPPOSE_HTTP__PORT?"
+    ]
