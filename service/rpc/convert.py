@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
 
 from service.errors import InvalidRequest
 from service.pb.reppose.v1 import pose_pb2 as pb
@@ -65,7 +64,7 @@ def _fill_pose(message: pb.Pose, pose: Pose, names: tuple[str, ...]) -> None:
     box.x, box.y, box.width, box.height = pose.box
     message.box_source = _BOX_SOURCE[pose.box_source]
     message.score = pose.score
-    _place(message.keypoints, pose)
+    place(message.keypoints, pose)
     if pose.comparison is not None:
         message.comparison.CopyFrom(_comparison(pose.comparison, names))
     if pose.heatmaps is not None:
@@ -78,13 +77,8 @@ def _unplaced(names: tuple[str, ...]) -> pb.Pose:
     return pb.Pose(keypoints=[pb.Keypoint(name=name) for name in names])
 
 
-def keypoints_to(empty: Any, found: StreamPose, names: tuple[str, ...]) -> None:
-    """Fill an empty field of keypoints."""
-    empty.MergeFrom(_unplaced(names).keypoints)
-    _place(empty, found)
-
-
-def _place(keypoints: Iterable[pb.Keypoint], found: Pose | Reading | StreamPose) -> None:
+def place(keypoints: Iterable[pb.Keypoint], found: Pose | Reading | StreamPose) -> None:
+    """Move keypoints to where they were found."""
     for keypoint, (x, y), score in zip(keypoints, found.points.tolist(), found.scores.tolist(), strict=True):
         keypoint.x, keypoint.y, keypoint.score = x, y, score
 
@@ -93,7 +87,7 @@ def _comparison(comparison: Comparison, names: tuple[str, ...]) -> pb.Comparison
     message = pb.Comparison(disagreement_px=comparison.disagreement_px)
     for each in comparison.readings:
         reading = message.readings.add(decoder=each.decoder, keypoints=_unplaced(names).keypoints)
-        _place(reading.keypoints, each)
+        place(reading.keypoints, each)
     return message
 
 

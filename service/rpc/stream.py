@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import lru_cache
 
 import grpc
 
@@ -146,13 +147,20 @@ def _fill(message: pb.TrackedResponse, answer: Answered) -> None:
     prediction, timing = answer.prediction, message.timing
     convert.prediction_to(prediction, message.raw)
     for pose in answer.poses:
-        track = message.tracks.add(
-            id=pose.track_id or 0, lag_ms=pose.lag_ms, lag_frames=pose.lag_frames, reset=pose.reset or ""
-        )
-        convert.keypoints_to(track.keypoints, pose, prediction.keypoints)
+        track = message.tracks.add()
+        track.CopyFrom(_unplaced(prediction.keypoints))
+        track.id, track.reset = pose.track_id or 0, pose.reset or ""
+        track.lag_ms, track.lag_frames = pose.lag_ms, pose.lag_frames
+        convert.place(track.keypoints, pose)
     timing.queue_ms, timing.decode_ms = _ms(prediction.timing.queue_s), _ms(prediction.timing.decode_s)
     timing.infer_ms, timing.age_ms = _ms(prediction.timing.infer_s), _ms(answer.age_s)
     message.resume_token = answer.token or ""
+
+
+@lru_cache(maxsize=64)
+def _unplaced(names: tuple[str, ...]) -> pb.Track:
+    """A track of these keypoints, all at 0; see `convert`."""
+    return pb.Track(keypoints=[pb.Keypoint(name=name) for name in names])
 
 
 def _ms(seconds: float) -> float:
