@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -30,7 +31,7 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class _Process:
-    """A Python module in a process of its own, which ends with the `with` block."""
+    """A Python module in a process of its own, which ends with the `with` block, and so does all that it started."""
 
     def __init__(self, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         # a pipe would have to be read, by somebody's processor time
@@ -42,6 +43,7 @@ class _Process:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
+            start_new_session=True,
         )
 
     @property
@@ -61,6 +63,8 @@ class _Process:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        with suppress(ProcessLookupError):  # LitServe leaves its workers behind
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.stdout.close()
         self._log.close()
 
