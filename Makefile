@@ -6,10 +6,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEMO_URL ?= http://127.0.0.1:$(or $(REPPOSE_HTTP__PORT),8000)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test guard lint proto clean
+.PHONY: help serve demo test guard lint proto requirements docker docker-test clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.installed-serve  ## Install and start the service: HTTP on 8000, gRPC on 50051
 	exec $(BIN)/reppose-serve serve
@@ -32,6 +32,15 @@ lint: $(VENV)/.installed-dev  ## Check style
 proto: $(VENV)/.installed-dev  ## Generate service/pb from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iservice/pb=proto --python_out=. --pyi_out=. --grpc_python_out=. \
 		proto/reppose/v1/pose.proto
+
+requirements: $(VENV)/.installed-dev  ## Pin what the images install: docker/requirements.txt
+	$(BIN)/python docker/pin.py > docker/requirements.txt.new && mv docker/requirements.txt.new docker/requirements.txt
+
+docker:  ## Build the image of the service: reppose:0.1.0
+	docker build -f docker/service.Dockerfile -t reppose:0.1.0 .
+
+docker-test: $(VENV)/.installed-dev  ## Build the images, bring everything up in containers, and test it there
+	REPPOSE_DOCKER_TESTS=1 $(BIN)/python -m pytest -m docker --timeout=1800 tests/docker
 
 clean:  ## Remove the virtual environment and build leftovers
 	rm -rf $(VENV) build dist *.egg-info
