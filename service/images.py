@@ -101,28 +101,19 @@ class Decoded:
     to_frame: Floats | None = None
     """(2, 3) to coordinates of the frame from those of `pixels`; None where they are the same."""
 
-    @property
-    def factor(self) -> int:
-        """By which the pixels are reduced; 1 in full."""
-        return 1 if self.to_frame is None else int(self.to_frame[0, 0])
-
     def crop_map(self, matrix: Floats) -> Floats:
         """A (2, 3) map from the frame to a crop, as one from `pixels`."""
         return matrix if self.to_frame is None else geometry.compose(matrix, self.to_frame)
 
 
-Coarsest = float | Callable[[tuple[int, int]], float]
-"""How many pixels of a frame, along each axis, one that is decoded may stand for at most; or what says so of a frame
-of (height, width), as stored."""
-
-
-def decode(data: bytes, limits: ImageLimits, coarsest: Coarsest = 1.0) -> Decoded:
+def decode(data: bytes, limits: ImageLimits, coarsest: float = 1.0) -> Decoded:
     """Decode one image file.
 
     Args:
         data: the file's bytes.
         limits: held against the length and the header before anything is decoded, whatever is decoded then.
-        coarsest: only the usual JPEG makes use of it, where the next smaller of REDUCTIONS spares time.
+        coarsest: how many pixels of the frame, along each axis, one of the answer may stand for at most. Only the
+            usual JPEG makes use of it, where the next smaller of REDUCTIONS spares time.
 
     Raises:
         ImageTooLarge: beyond the limits.
@@ -204,7 +195,7 @@ def _plain_jpeg(data: bytes) -> bool:
     return False
 
 
-def _decoded_plain_jpeg(data: bytes, limits: ImageLimits, coarsest: Coarsest) -> Decoded | None:
+def _decoded_plain_jpeg(data: bytes, limits: ImageLimits, coarsest: float) -> Decoded | None:
     """None where libjpeg-turbo finds fault with it. Raises ImageTooLarge, MemoryError."""
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(data)
@@ -215,11 +206,10 @@ def _decoded_plain_jpeg(data: bytes, limits: ImageLimits, coarsest: Coarsest) ->
         return None
 
 
-def _reduction(width: int, height: int, coarsest: Coarsest) -> int:
+def _reduction(width: int, height: int, coarsest: float) -> int:
     if max(width, height) < max(REDUCTIONS):  # of such a speck several reductions have the same size
         return 1
-    most = coarsest((height, width)) if callable(coarsest) else coarsest
-    return next((factor for factor in REDUCTIONS if factor <= most), 1)
+    return next((factor for factor in REDUCTIONS if factor <= coarsest), 1)
 
 
 def _turbo(data: bytes, image: PIL.Image.Image, factor: int) -> Image | None:

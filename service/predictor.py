@@ -55,9 +55,6 @@ FOUND_GROWTH = 1.2
 """From the joints' extent to the person's: hands, feet and hair reach beyond the joints."""
 FOUND_FLOOR = 1 / 8
 """Least side of a found box, as a share of the frame's shorter side."""
-FOUND_SHARE = 1 / 4
-"""What a found box is expected to take of the frame at least; four of five people in photographs do. A frame is decoded
-for such a box at once, and again only for a smaller one."""
 BOX_SIDES_PX = (1.0, 100_000.0)
 """Least and largest side of a box."""
 
@@ -305,36 +302,22 @@ class Stages:
         seen.looks = [_Look(seen, box, matrix) for box, matrix in zip(job.boxes, maps, strict=True)]
         return seen
 
-    def _reduction(self, job: Job, maps: Sequence[Floats]) -> images.Coarsest:
-        """How far a frame may be reduced while it is decoded, once for all its boxes. Not at all to be drawn on."""
-        if job.render:
-            return 1.0
-        if job.boxes is None:
-            return self._reduction_without_boxes
-        return _coarsest(max(matrix[0, 0] for matrix in maps))
+    def _reduction(self, job: Job, maps: Sequence[Floats]) -> float:
+        """How far a frame may be reduced while it is decoded, once for all its boxes.
 
-    def _reduction_without_boxes(self, size: tuple[int, int]) -> float:
-        frame = geometry.detail(geometry.whole_image_box(size), self._manifest.input.size, 1.0)
-        return _coarsest(1 / (frame * FOUND_SHARE))
+        Not at all to be drawn on, and not without boxes: a first look at a reduced frame lays the box a little
+        elsewhere, which moves the joints of the second look, and it mostly needs the frame in full.
+        """
+        if job.boxes is None or job.render:
+            return 1.0
+        return _coarsest(max(matrix[0, 0] for matrix in maps))
 
     def _cut(self, look: _Look, crop: Image) -> None:
         """Resample a look's part of its frame into the crop."""
-        decoded = self._fine_enough(look)
         started_s = time.perf_counter()
+        decoded = look.seen.decoded
         geometry.crop(decoded.pixels, decoded.crop_map(look.map), self._manifest.input.size, out=crop)
         look.cut_s = time.perf_counter() - started_s
-
-    def _fine_enough(self, look: _Look) -> Decoded:
-        """The frame, decoded again, for this look alone, where it was reduced too far for a box that was found."""
-        seen, coarsest = look.seen, _coarsest(look.map[0, 0])
-        if seen.decoded.factor <= max(coarsest, 1):
-            return seen.decoded
-        started_s = time.perf_counter()
-        decoded = images.decode(seen.job.frame.data, self._limits, coarsest)
-        seconds = time.perf_counter() - started_s
-        seen.decode_s += seconds
-        self._metrics.spent("decode", seconds)
-        return decoded
 
     def _estimate(self, net: Net, crops: Image, group: Sequence[_Seen]) -> None:
         self._look(net, crops, [look for seen in group for look in seen.looks])
@@ -364,12 +347,8 @@ class Stages:
             chunk = looks[start : start + self._batch_size]
             batch = crops[: len(chunk)]
             for look, crop in zip(chunk, batch, strict=True):
-                if look.cut_s is not None:
-                    continue
-                try:
+                if look.cut_s is None:
                     self._cut(look, crop)
-                except Exception as error:  # no memory to decode this frame again
-                    look.seen.error, look.cut_s = error, 0.0
             times = [time.perf_counter()]
             answer, together = self._call(net, batch)
             times.append(time.perf_counter())

@@ -20,7 +20,7 @@ from model_zoo import bundle, geometry
 from service import decoding, images, runner
 from service.errors import ImageTooLarge, InvalidImage
 from service.images import REDUCTIONS, ImageLimits
-from service.types import BoxSource, Options
+from service.types import Options
 from tests import tiny_model
 from tests.service.test_predictor import predicted
 
@@ -235,7 +235,7 @@ def decodings(monkeypatch: pytest.MonkeyPatch) -> Decodings:
     return seen
 
 
-HEIGHT, WIDTH, SIDE = 1203, 1001, 800
+HEIGHT, WIDTH = 1203, 1001
 LARGE = (60.0, 70.0, 9 * NEEDED * 0.75, 9 * NEEDED)
 SMALL = (60.0, 70.0, 1.9 * NEEDED * 0.75, 1.9 * NEEDED)
 
@@ -288,49 +288,9 @@ def test_as_much_as_the_box_has_to_spare(
     assert decodings == [(-(-HEIGHT // factor), -(-WIDTH // factor))]
 
 
-def test_without_boxes_a_large_person_is_decoded_once(tiny_bundle_root: Path, decodings: Decodings) -> None:
-    data, joints = photograph()
-    answer = predicted(tiny_bundle_root, data, Options(decoder="dsnt"))
-    assert answer.poses[0].box_source is BoxSource.FOUND
-    assert decodings == [((HEIGHT + 1) // 2, (WIDTH + 1) // 2)]
-    decodings.clear()
-    drawn = predicted(tiny_bundle_root, data, Options(decoder="dsnt", render=True))
+def test_without_boxes_both_looks_see_the_frame_in_full(tiny_bundle_root: Path, decodings: Decodings) -> None:
+    predicted(tiny_bundle_root, photograph()[0])
     assert decodings == [(HEIGHT, WIDTH)]
-    scale = 1 / geometry.detail(drawn.poses[0].box, (tiny_model.HEIGHT, tiny_model.WIDTH), 1.25)
-    assert np.abs(answer.poses[0].points - drawn.poses[0].points).max() * scale < 0.3
-    assert np.abs(answer.poses[0].points - joints).max() * scale < 1.5
-
-
-def small_person() -> tuple[bytes, np.ndarray]:
-    """Whose box has fewer than twice the pixels of its crop, in a frame that has many more."""
-    joints = tiny_model.person((400, 480, 108, 150))
-    return jpeg(tiny_model.paint((SIDE, SIDE), joints, radius=18), subsampling=0), joints
-
-
-def test_without_boxes_a_small_person_is_decoded_again_in_full(
-    tiny_bundle_root: Path, decodings: Decodings
-) -> None:
-    data, joints = small_person()
-    answer = predicted(tiny_bundle_root, data, Options(decoder="dsnt"))
-    assert answer.poses[0].box_source is BoxSource.FOUND
-    assert decodings == [(SIDE // 2, SIDE // 2), (SIDE, SIDE)]
-    assert np.abs(answer.poses[0].points - joints).max() < 6
-
-
-def test_whoever_finds_no_memory_at_the_second_decoding_fails_alone(
-    tiny_bundle_root: Path, decodings: Decodings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    decode = images.decode
-
-    def scarce(data: bytes, limits: ImageLimits, coarsest: images.Coarsest = 1.0) -> images.Decoded:
-        if not callable(coarsest):
-            raise MemoryError
-        return decode(data, limits, coarsest)
-
-    monkeypatch.setattr(images, "decode", scarce)
-    with pytest.raises(MemoryError):
-        predicted(tiny_bundle_root, small_person()[0])
-    assert predicted(tiny_bundle_root, photograph()[0]).poses
 
 
 @pytest.mark.skipif(not DATA, reason="POSE_TEST_DATA does not name the folder of annotated photographs")
