@@ -381,6 +381,7 @@ def _open_hub(settings: Settings, core: Core) -> Hub:
             in_flight=streams.in_flight,
             window=streams.window,
             boxes=settings.limits.boxes,
+            log=settings.log.requests,
         ),
     )
 

@@ -86,6 +86,8 @@ class Rules:
     """Most unanswered frames of a file stream."""
     boxes: int = 32
     """Most boxes of one frame."""
+    log: bool = True
+    """Write a line for every stream that has ended."""
 
 
 @dataclass(eq=False, slots=True)
@@ -188,16 +190,17 @@ class Hub:
             self._observer.closed(held.transport)
             if not self._held:
                 self._quiet.set()
-            failure = stream.failure
-            log.info(
-                "stream",
-                extra=facts(
-                    transport=held.transport,
-                    mode=stream.opened.mode.value,
-                    ended=None if failure is None else str(failure)[:200],
-                    **stream.counts,
-                ),
-            )
+            if self._rules.log:
+                failure = stream.failure
+                log.info(
+                    "stream",
+                    extra=facts(
+                        transport=held.transport,
+                        mode=stream.opened.mode.value,
+                        ended=None if failure is None else str(failure)[:200],
+                        **stream.counts,
+                    ),
+                )
 
     async def frame(
         self,
