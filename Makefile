@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEMO_URL ?= http://127.0.0.1:$(or $(REPPOSE_HTTP__PORT),8000)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test guard lint proto requirements docker docker-test clean
+.PHONY: help serve demo test guard lint proto requirements secrets docker docker-test clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ proto: $(VENV)/.installed-dev  ## Generate service/pb from proto/
 
 requirements: $(VENV)/.installed-dev  ## Pin what the images install: docker/requirements.txt
 	$(BIN)/python docker/pin.py > docker/requirements.txt.new && mv docker/requirements.txt.new docker/requirements.txt
+
+secrets:  ## Write random secrets for docker-compose.yml: docker/secrets
+	$(PYTHON) docker/make_secrets.py
 
 docker:  ## Build the image of the service: reppose:0.1.0
 	docker build -f docker/service.Dockerfile -t reppose:0.1.0 .
