@@ -70,7 +70,8 @@ def test_in_live_mode_every_frame_is_answered_or_dropped_with_a_reason(service: 
     assert answers[0].opened.max_age_ms == 1000
     assert [answer.sequence for answer in answers[1:]] == [message.sequence for message in messages]
     kinds = {answer.WhichOneof("outcome") for answer in answers[1:]}
-    assert kinds == {"tracked", "dropped"}
+    assert "tracked" in kinds
+    assert kinds <= {"tracked", "dropped"}
     reasons = {answer.dropped.reason for answer in answers if answer.HasField("dropped")}
     assert reasons <= {pb.DROP_REASON_SUPERSEDED, pb.DROP_REASON_DEADLINE}
     assert answers[-1].HasField("tracked") or answers[-1].dropped.reason == pb.DROP_REASON_DEADLINE
