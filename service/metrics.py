@@ -137,6 +137,8 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        for outcome in ("ok", "failed"):  # a series that begins with 1 has not increased, by Prometheus
+            self.reloads.labels(outcome)
         self.streams = StreamMetrics(registry)
         """Of streams and sessions."""
         self.ready = Gauge("reppose_ready", "1 while the service takes requests.", registry=registry)
