@@ -288,7 +288,8 @@ def test_a_replica_is_killed_and_only_what_was_in_flight_fails(stack: Stack, pic
         dead = time.monotonic()
         with pytest.raises(grpc.RpcError) as cut:
             kept.extend(call)
-        assert cut.value.code() == grpc.StatusCode.UNAVAILABLE
+        # After the first answer Envoy can only reset the stream, which gRPC's clients call INTERNAL.
+        assert cut.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
         load.await_answers(200)
         standins.run("docker", "start", stack.container(killed))
         resumed = stream(stack, "ENVOY_GRPC_PORT", picture, file_mode(session=rest), range(3, 5), rest)
