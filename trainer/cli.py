@@ -100,6 +100,37 @@ def compare(
 
 
 @app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(help="Folder of the set.")] = Path("runs/synth"),
+    kind: Annotated[str, typer.Option(help="What to make: body.")] = "body",
+    n: Annotated[int, typer.Option("--n", min=1, help="Pictures.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything in them.")] = 1,
+    size: Annotated[int, typer.Option(min=64, max=1024, help="Side of a picture in pixels.")] = 256,
+    jobs: Annotated[int, typer.Option(min=0, help="Processes; 0 = one per core.")] = 0,
+    poses: Annotated[
+        Path | None, typer.Option(help="Library of poses to draw half of them from: .npz with `angles`.")
+    ] = None,
+    backgrounds: Annotated[
+        Path | None, typer.Option(help="Folder of pictures without people, to stand behind them.")
+    ] = None,
+) -> None:
+    """Make people to order: pictures with exact joints, in two and three dimensions, for training without a data set.
+
+    Needs the extra `synth`, and on Debian libegl1 and libgl1-mesa-dri. The first call reads the shapes of bodies,
+    which takes a minute or two; a call that was interrupted goes on.
+
+    Example: reppose-train synth runs/synth --n 30000
+    """
+    from trainer.synth import body, kinds, write
+    from trainer.synth.recipe import Recipe
+
+    body.prepare(say=lambda text: typer.echo(text, err=True))
+    recipe = Recipe(kind, n, seed, size, poses, backgrounds)
+    document = write.write(out, recipe, kinds.of(kind), jobs=jobs or len(os.sched_getaffinity(0)))
+    typer.echo(f"wrote {document}")
+
+
+@app.command()
 def ablate(
     plan: Annotated[str, typer.Argument(help="YAML plan, or the name of a shipped one: survey.")],
     data: DataRoot = Path("data"),

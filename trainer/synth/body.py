@@ -75,7 +75,7 @@ def load(path: Path | None = None) -> BodyModel:
     """The body from its file; BodyMissing where `prepare` has not run."""
     path = path or asset_path()
     if not path.exists():
-        raise BodyMissing(f"there is no body at {path}; `reppose-train synth --prepare` makes it, once")
+        raise BodyMissing(f"there is no body at {path}; `reppose-train synth` makes it, once")
     with np.load(path) as archive:
         return BodyModel(dict(archive))
 

@@ -6,11 +6,13 @@ Every sampled pose is made of the angles of `anatomy` and `hand_pose`, cut to th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from trainer.errors import DataError
 from trainer.synth import anatomy, collide, hand_pose, keyposes, motion
 from trainer.synth.bones import INDEX, MIRROR
 
@@ -41,6 +43,23 @@ class Pose:
         return Pose(
             self.rotations[MIRROR] * anatomy.FLIP.astype(np.float32), self.root * anatomy.FLIP, angles
         )
+
+
+def read_library(path: Path) -> Floats:
+    """(N, D) fitted angles, degrees, of an `.npz` with `angles` in the order of `anatomy.NAMES`; DataError."""
+    try:
+        with np.load(path) as archive:
+            angles = np.asarray(archive["angles"], np.float64)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} is no library of poses: {error}") from error
+    if (
+        angles.ndim != 2
+        or angles.shape[1] != len(anatomy.NAMES)
+        or not len(angles)
+        or not np.isfinite(angles).all()
+    ):
+        raise DataError(f"{path}: expected (N, {len(anatomy.NAMES)}) finite angles, got {angles.shape}")
+    return angles
 
 
 def anatomical(angles: dict[str, float], root: Floats | None = None) -> Pose:

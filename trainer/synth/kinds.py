@@ -1,0 +1,20 @@
+"""What sets can be made, by name."""
+
+from __future__ import annotations
+
+from model_zoo.skeletons import BODY19
+from trainer.errors import ConfigError
+from trainer.synth import single
+from trainer.synth.write import Kind
+
+KINDS = {
+    "body": Kind("body", "person", BODY19.keypoints, BODY19, single.maker),
+}
+"""Name to what is made."""
+
+
+def of(name: str) -> Kind:
+    """The kind of this name; ConfigError names the known ones."""
+    if name not in KINDS:
+        raise ConfigError(f"unknown kind {name!r}; known: {', '.join(KINDS)}")
+    return KINDS[name]

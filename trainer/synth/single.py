@@ -1,0 +1,189 @@
+"""One person in one picture, now and then with another beside: the crops that a pose net learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from model_zoo.geometry import Floats
+from trainer.synth import body as bodies
+from trainer.synth import dressing, keypoints, looks, pose, props, sensor
+from trainer.synth.backgrounds import Backgrounds
+from trainer.synth.body import Body, BodyModel, Shape
+from trainer.synth.recipe import Recipe
+from trainer.synth.render import Drawn, Floor, Rendered, Renderer
+from trainer.synth.sample import Camera, Person, Sample
+
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Somebody, before there is a picture."""
+
+    body: Body
+    drawn: Drawn
+    tall_m: float
+
+
+class Studio:
+    """Makes pictures of one recipe; once per process.
+
+    Raises:
+        BodyMissing, RenderingUnavailable: see `body.load` and `render.Renderer`.
+        DataError: the poses or backgrounds of the recipe cannot be read.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.model: BodyModel = bodies.load()
+        self.renderer = Renderer(recipe.size, recipe.size)
+        self.backgrounds = Backgrounds(recipe.backgrounds)
+        self.library = None if recipe.poses is None else pose.read_library(recipe.poses)
+
+    def figure(self, rng: Rng, owner: int, at: Floats = (0.0, 0.0, 0.0)) -> Figure:
+        """Anybody in any pose, dressed.
+
+        Args:
+            rng: of this person.
+            owner: its number in the picture, from 1.
+            at: (3,) where the pelvis is, metres.
+        """
+        shape = _shape(rng)
+        rest = self.model.rest(shape)
+        taken = pose.sample_body_pose(rng, self.library)
+        body = rest.posed(taken.rotations, taken.root, at)
+        layers = looks.wardrobe(rng, female=shape.gender)
+        drawn = Drawn(dressing.surface(self.model), body.vertices, body.normals, layers, owner)
+        return Figure(body, drawn, float(np.ptp(rest.vertices[:, 2])))
+
+    def picture(self, rng: Rng) -> Sample:
+        """One picture."""
+        figures = [self.figure(rng, 1)]
+        if rng.random() < 0.18:
+            away = rng.uniform(0.35, 1.3) * _around(rng)
+            figures.append(self.figure(rng, 2, away))
+        camera = _camera(rng, figures[0].body.vertices, self.recipe.size)
+        return self.taken(rng, figures, camera)
+
+    def taken(self, rng: Rng, figures: Sequence[Figure], camera: Camera) -> Sample:
+        """A picture of these figures, with things about them, a background and a camera's faults."""
+        size = self.recipe.size
+        things = [thing for figure in figures for thing in _things(rng, figure, camera)]
+        background, kind = self.backgrounds.draw(rng, size, size)
+        ground = min(float(figure.body.vertices[:, 2].min()) for figure in figures)
+        floor = Floor(ground, float(rng.uniform(0.2, 0.7))) if rng.random() < 0.6 else None
+        rendered = self.renderer.render(
+            [*(figure.drawn for figure in figures), *things],
+            camera, looks.lights(rng), background, floor, dressing.face(self.model),
+        )  # fmt: skip
+        seen_by = sensor.draw(rng)
+        people = tuple(truth(figure, camera, rendered) for figure in figures)
+        meta = {"background": kind} | seen_by.meta()
+        return Sample(sensor.apply(rendered.rgb, seen_by, rng), people, camera, meta=meta)
+
+
+def truth(figure: Figure, camera: Camera, rendered: Rendered) -> Person:
+    """What is true of somebody in a picture."""
+    owner = figure.drawn.owner
+    points = keypoints.of_body(figure.body)
+    seen = keypoints.visibility(points, camera, rendered, owner, figure.tall_m)
+    inside = camera.to_camera(points)
+    pixels = np.nan_to_num(camera.to_pixels(inside), nan=0.0)
+    mask = rendered.owner == owner
+    rows, columns = np.nonzero(mask)  # clothes and hair reach further than the skin
+    worn = np.stack([columns, rows], axis=1) if len(rows) else np.empty((0, 2))
+    outline = np.concatenate([camera.project(figure.body.vertices), worn - 0.5, worn + 0.5])
+    return Person(
+        keypoints=np.concatenate([pixels, seen[:, None]], axis=1),
+        keypoints_3d=inside,
+        box=_box(outline, camera),
+        mask=mask,
+        person_id=owner,
+    )
+
+
+def maker(recipe: Recipe) -> Callable[[int], Iterator[Sample]]:
+    """Index to its picture; see `write.Maker`."""
+    studio = Studio(recipe)
+
+    def make(index: int) -> Iterator[Sample]:
+        yield studio.picture(np.random.default_rng([recipe.seed, index]))
+
+    return make
+
+
+def _shape(rng: Rng) -> Shape:
+    child = rng.random() < 0.14
+    return Shape(
+        gender=float(rng.beta(0.4, 0.4)),
+        age=float(rng.uniform(0.25, 0.5) if child else rng.uniform(0.58, 0.95)),
+        muscle=float(rng.beta(2.5, 2)),
+        weight=float(rng.beta(2, 2.4)),
+        height=float(rng.beta(2, 2)),
+        proportions=float(rng.beta(2, 2)),
+    )
+
+
+def _around(rng: Rng) -> Floats:
+    turn = rng.uniform(0, 2 * np.pi)
+    return np.array([np.cos(turn), np.sin(turn), rng.normal(0, 0.1)])
+
+
+def look_at(eye: Floats, target: Floats, roll: float = 0.0) -> tuple[Floats, Floats]:
+    """Rotation and translation of a camera, z up in the world.
+
+    Args:
+        eye, target: (3,) metres.
+        roll: radians that the camera is turned about its axis.
+    """
+    forward = (target - eye) / np.linalg.norm(target - eye)
+    right = np.cross(forward, [0, 0, 1.0])
+    right = right / np.linalg.norm(right)
+    down = np.cross(forward, right)
+    cosine, sine = np.cos(roll), np.sin(roll)
+    turned = np.stack([cosine * right + sine * down, cosine * down - sine * right, forward])
+    return turned, -turned @ eye
+
+
+def _camera(rng: Rng, vertices: Floats, size: int) -> Camera:
+    """One that has somebody in the middle, more or less, and now and then cut off."""
+    up = np.radians(np.clip(rng.normal(6, 14), -35, 70))
+    back = np.array([0.0, -np.cos(up), np.sin(up)])  # poses face anywhere, so cameras need not go around
+    middle = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
+    degrees = float(rng.uniform(12, 65))
+    fill = rng.uniform(0.55, 0.95) if rng.random() < 0.85 else rng.uniform(0.95, 1.9)
+    axes, _ = look_at(middle + back, middle)
+    reach = np.abs((vertices - middle) @ axes.T).max(axis=0)
+    away = max(reach[:2]) / (fill * np.tan(np.radians(degrees) / 2)) + reach[2] * 0.5
+    aside = 0.05 if fill < 0.95 else 0.3
+    target = middle + rng.normal(0, aside, 3) * max(reach[:2])
+    turned, moved = look_at(middle + back * away, target, np.radians(rng.normal(0, 5)))
+    return Camera.of_field_of_view(degrees, size, size, R=turned, t=moved)
+
+
+def _things(rng: Rng, figure: Figure, camera: Camera) -> Iterator[Drawn]:
+    body = figure.body
+    for side in "LR":
+        if rng.random() < 0.1:
+            wrist = body.head_of(f"wrist.{side}")
+            thing = props.held(
+                rng, body.head_of(f"finger3-1.{side}"), wrist - body.head_of(f"lowerarm01.{side}")
+            )
+            yield thing
+    if rng.random() < 0.16:
+        eye = -camera.R.T @ camera.t
+        towards = eye - body.vertices.mean(axis=0)
+        yield props.near(rng, body.vertices, towards / np.linalg.norm(towards))
+
+
+def _box(points: Floats, camera: Camera) -> Floats:
+    """(4,) of the points, clipped to the picture; zeros where nothing is in it."""
+    points = points[np.isfinite(points).all(axis=1)]
+    if not len(points):
+        return np.zeros(4)
+    edge = np.array([camera.width, camera.height]) - 0.5
+    low, high = points.min(axis=0).clip(-0.5, edge), points.max(axis=0).clip(-0.5, edge)
+    return np.concatenate([low, high - low]) if (high > low).all() else np.zeros(4)
