@@ -82,7 +82,7 @@ def write(plan: Plan, out: Path, data: Path, document: Path, command: str, laten
     sets = [source.name for source in found[0][1][0].config.data.validate_on]
     picture = document.with_suffix(".png")
     speeds = _speeds(found, data) if latency else {}
-    gains(found, sets, picture)
+    drawn = gains(found, sets, picture)
     config = found[0][1][0].config
     sizes = ", then ".join(f"{each.epochs} epochs at {each.height}x{each.width}" for each in config.phases)
     seeds = sorted({len(done) for _, done in found})
@@ -97,8 +97,7 @@ def write(plan: Plan, out: Path, data: Path, document: Path, command: str, laten
         "",
         f"Written by `{command}`.",
         "",
-        f"![Gains]({picture.name})",
-        "",
+        *([f"![Gains]({picture.name})", ""] if drawn else []),
         *_markdown(
             heads + list(_LATENCY if latency else ()),
             [_cells(found, row, done, sets, speeds) for row, done in found],
@@ -125,9 +124,11 @@ def paired(found: Sequence[tuple[Row, list[Trial]]], row: Row, name: str) -> Spr
     return Spread.of(both) if both else None
 
 
-def gains(found: Sequence[tuple[Row, list[Trial]]], sets: Sequence[str], path: Path) -> None:
-    """Draw the gain of every row with its standard error, a panel per set."""
-    rows = [row for row, _ in found if row.after is not None]
+def gains(found: Sequence[tuple[Row, list[Trial]]], sets: Sequence[str], path: Path) -> bool:
+    """Draw the gain of every row with its standard error, a panel per set; whether there was any."""
+    rows = [row for row, _ in found if paired(found, row, sets[0]) is not None]
+    if not rows:
+        return False
     figure = Figure(figsize=(5 * len(sets) + 2, 0.3 * len(rows) + 1.5), layout="constrained")
     for index, name in enumerate(sets):
         axes = figure.add_subplot(1, len(sets), index + 1)
@@ -142,6 +143,7 @@ def gains(found: Sequence[tuple[Row, list[Trial]]], sets: Sequence[str], path: P
         axes.grid(axis="x", alpha=0.3)
         axes.set_title(f"gain in PCK@0.2, {name}", fontsize=9)
     figure.savefig(path, dpi=110)
+    return True
 
 
 def _value(trial: Trial, name: str) -> float:
@@ -179,7 +181,7 @@ def _decoders(found: Sequence[tuple[Row, list[Trial]]], data: Path) -> Iterator[
     seen: set[str] = set()
     for row, done in reversed(found):
         head = done[0].config.net.head
-        if head not in MAP_HEADS or head in seen or row.after is None:
+        if head not in MAP_HEADS or head in seen:
             continue
         seen.add(head)
         by_decoder = [(trial, _measured_decoders(trial, data)) for trial in track(done, "Decoding")]

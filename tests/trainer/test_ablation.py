@@ -143,6 +143,16 @@ def test_the_report_holds_what_the_runs_measured(done: Any, tmp_path: Path) -> N
     assert (tmp_path / "made-people.png").stat().st_size > 5000
 
 
+def test_a_report_of_one_row_has_nothing_to_compare(done: Any, tmp_path: Path) -> None:
+    plan, root, out = done
+    report = tmp_path / "alone.md"
+    alone = plan.model_copy(update={"rows": plan.rows[:1]})
+    ablation_report.write(alone, out, root, report, "the command", latency=False)
+    assert "| dark |" in report.read_text("utf-8")
+    assert "![" not in report.read_text("utf-8")
+    assert not report.with_suffix(".png").exists()
+
+
 def test_no_report_without_a_run(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no finished run"):
         ablation_report.write(Plan.model_validate(document()), tmp_path, tmp_path, tmp_path / "a.md", "")
