@@ -1,16 +1,26 @@
 # The service on GPUs; needs an NVIDIA runtime:
 #   docker build -f docker/service-cuda.Dockerfile -t reppose-cuda:0.1.0 .
 #   docker run --gpus all reppose-cuda:0.1.0
-# CUDA and cuDNN come as the Python packages that onnxruntime-gpu asks for; of the host it takes the driver (CUDA 13).
+# CUDA 13 and cuDNN come with NVIDIA's base image, not as Python packages; of the host it takes the driver.
 # All else is as in service.Dockerfile.
 
-FROM python:3.11-slim-bookworm AS dependencies
+FROM nvidia/cuda:13.0.1-cudnn-runtime-ubuntu24.04 AS base
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends python3 python-is-python3 \
+ && rm -rf /var/lib/apt/lists/*
+
+FROM base AS dependencies
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends python3-venv python3-pip \
+ && rm -rf /var/lib/apt/lists/*
 COPY docker/requirements.txt /build/
 RUN python -m venv --without-pip /opt/venv \
  && sed '/^onnxruntime==/d' /build/requirements.txt > /build/without-runtime.txt \
  && python -m pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check \
       --no-compile --only-binary=:all: --constraint /build/without-runtime.txt \
-      --requirement /build/without-runtime.txt 'onnxruntime-gpu[cuda,cudnn]==1.31.1' \
+      --requirement /build/without-runtime.txt 'onnxruntime-gpu==1.31.1' \
  && python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib
 
 # The project by itself, as a tree to lay over the environment: the layer that every change replaces has a few MB.
@@ -26,7 +36,7 @@ RUN /build/tools/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --w
  && rm /build/project/bin/reppose-train \
  && python -m compileall -q -j 0 --invalidation-mode unchecked-hash /build/project/lib
 
-FROM python:3.11-slim-bookworm
+FROM base
 LABEL org.opencontainers.image.title="RepPose for CUDA" \
       org.opencontainers.image.description="Poses of people in pictures and video, over REST and gRPC" \
       org.opencontainers.image.version="0.1.0" \
@@ -39,8 +49,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     REPPOSE_GRPC__HOST=0.0.0.0 \
     REPPOSE_LOG__FORMAT=json \
     REPPOSE_DRAIN__TIMEOUT_S=8 \
-    REPPOSE_MODELS__PROVIDER=cuda \
-    LD_LIBRARY_PATH=/opt/venv/lib/python3.11/site-packages/nvidia/cu13/lib:/opt/venv/lib/python3.11/site-packages/nvidia/cudnn/lib
+    REPPOSE_MODELS__PROVIDER=cuda
 COPY --from=dependencies /opt/venv /opt/venv
 COPY --from=project /build/project /opt/venv
 USER 65532:65532

@@ -114,3 +114,12 @@ def test_the_health_check_imports_nothing_that_must_be_installed() -> None:
     )
     assert "service" in loaded.stdout.split()
     assert not {"numpy", "pydantic", "cv2", "fastapi", "typer"} & set(loaded.stdout.split())
+
+
+def test_no_image_installs_cuda_by_pip_or_another_torch_than_the_cpu_build() -> None:
+    for path in DOCKERFILES:
+        installs = [line for line in path.read_text().splitlines() if not line.startswith(("#", "FROM"))]
+        text = re.sub(r"-iname '[^']*'", "", "\n".join(installs))
+        assert not re.search(r"\b(nvidia|triton|torchvision|torchaudio|timm)\b|\[cuda|cudnn", text), path.name
+    trainer = (ROOT / "docker/trainer.Dockerfile").read_text()
+    assert f"'torch=={pins('constraints.txt')['torch']}+cpu'" in trainer
