@@ -11,7 +11,6 @@ import os
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -158,16 +157,9 @@ def _unpacked(source: Path, most_bytes: int) -> dict[PurePosixPath, bytes]:
         raise BundleCorrupt(
             f"{source}: {str(error)[:200]!r} is a link or a device; a bundle holds plain files"
         ) from None
-    except (
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        gzip.BadGzipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,  # a way of packing that zipfile does not know
-        RuntimeError,  # a password
-        ValueError,  # numbers and names that the readers trip over
-    ) as error:
+    except (BundleCorrupt, MemoryError):
+        raise
+    except Exception as error:  # the readers raise whatever a broken file makes them stumble over
         raise BundleCorrupt(f"{source}: no tar or zip file, or a broken one: {error}") from error
     return contents
 

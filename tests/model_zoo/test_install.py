@@ -227,6 +227,22 @@ def test_broken_archives_are_refused_in_words(
     assert said.startswith(str(source))
 
 
+@pytest.mark.parametrize("packed", [zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_every_byte_of_a_zip_may_be_broken(packed: int, made: Bundle, tmp_path: Path) -> None:
+    """Each way of packing has a reader of its own, which stumbles in its own way."""
+    source, root = tmp_path / "some.zip", tmp_path / "root"
+    with zipfile.ZipFile(source, "w", packed) as squeezed:
+        squeezed.writestr("manifest.json", b"{}" * 40)
+    whole = source.read_bytes()
+    for at in range(len(whole)):
+        for flipped in (0x01, 0x80, 0xFF):
+            source.write_bytes(whole[:at] + bytes([whole[at] ^ flipped]) + whole[at + 1 :])
+            with pytest.raises(ModelZooError) as caught:
+                archive.install(source, root)
+            assert str(caught.value).startswith(str(source))
+    assert not root.exists()
+
+
 @given(data=st.binary(max_size=2000), head=st.sampled_from([b"", b"\x1f\x8b\x08", b"PK\x03\x04"]))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_bytes_bring_it_down(data: bytes, head: bytes, tmp_path: Path) -> None:
