@@ -77,7 +77,12 @@ def build(hub: Hub, origins: Collection[str]) -> APIRouter:
 
 def allowed(origin: str, host: str, origins: Collection[str]) -> bool:
     """Whether pages from `origin` may open the stream of a service that was asked as `host`."""
-    return "*" in origins or origin in origins or (bool(host) and urlsplit(origin).netloc == host)
+    if "*" in origins or origin in origins:
+        return True
+    try:
+        return bool(host) and urlsplit(origin).netloc == host
+    except ValueError:  # it is no URL
+        return False
 
 
 async def _serve(websocket: WebSocket, hub: Hub) -> None:
@@ -102,7 +107,9 @@ async def _serve(websocket: WebSocket, hub: Hub) -> None:
         reader.cancel()
         await asyncio.gather(writer, reader, return_exceptions=True)
         await asyncio.shield(hub.close(stream))
-    if not reader.cancelled() and isinstance(reader.exception(), WebSocketDisconnect):
+    if not reader.cancelled():  # it ends by itself with an error only
+        if not isinstance(error := reader.exception(), WebSocketDisconnect):
+            await _close(websocket, error)
         return
     if not writer.cancelled():
         writer.result()  # raises what nobody expected

@@ -174,7 +174,7 @@ def test_what_breaks_the_contract_ends_the_stream(
 def test_pages_of_others_may_not_open_it(service: serving.Service, tiny_bundle_root: Path) -> None:
     with opened(service, {}, origin=service.url) as socket:
         assert "opened" in read(socket)
-    for origin in ("https://evil.example", "null", f"{service.url}.evil.example"):
+    for origin in ("https://evil.example", "null", f"{service.url}.evil.example", "http://["):
         with pytest.raises(InvalidStatus) as refused, opened(service, origin=origin):
             pass
         assert refused.value.response.status_code == 403
