@@ -95,7 +95,7 @@ class OneEuro:
 
 def gain(cutoff_hz: ArrayLike, dt: ArrayLike) -> Floats:
     """Like `share`, and exact: over two intervals as much is let go as over their sum. Arguments as there."""
-    return -np.expm1(-2 * math.pi * np.asarray(cutoff_hz, np.float64) * dt)
+    return -np.expm1(np.multiply(cutoff_hz, dt, dtype=np.float64) * (-2 * math.pi))
 
 
 def gain_over(alpha: float, rate_hz: float, dt: ArrayLike) -> Floats:

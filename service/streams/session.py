@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
+from dataclasses import dataclass
 
 from service.errors import BrokenSession, InvalidRequest
 from service.streams import smoothers, smoothing, state, tracking
@@ -166,9 +164,7 @@ class Session:
             if number in kept:
                 states[number] = after
             answers.append(_answer(pose, number, smoothed))
-        self._state = replace(
-            self._state, time_s=time_s, sequence=sequence, tracker=self._tracker.state, smoothing=states
-        )
+        self._state = SessionState(time_s, sequence, self._tracker.state, states)
         return tuple(answers)
 
 
@@ -176,8 +172,8 @@ def _answer(pose: Pose, number: int, smoothed: smoothing.Smoothed) -> StreamPose
     return StreamPose(
         pose,
         number,
-        np.round(smoothed.points, 3),
-        np.round(smoothed.scores, 4),
+        smoothed.points.round(3),
+        smoothed.scores.round(4),
         round(smoothed.lag_s * 1e3, 3),
         round(smoothed.lag_frames, 3),
         smoothed.reset,

@@ -24,13 +24,16 @@ import math
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model_zoo import filters
 from service.errors import InvalidRequest
 from service.types import Floats
+
+Complexes = NDArray[np.complexfloating[Any, Any]]
 
 ENTRY_POINT_GROUP = "reppose.smoothers"
 NONE = "none"
@@ -42,6 +45,9 @@ MAX_ROWS = 8
 
 _TREMBLE, _TREMBLE_S = 0.015, 1.0
 """Noise of a joint that is seen for the first time, in lengths of the person; time constant of learning it."""
+
+_LEAST_GAIN = 1e-6
+"""A gain below this is that of a joint that is held."""
 
 _FEWEST_TOGETHER = 4
 """So many sure joints say how all move together."""
@@ -154,8 +160,9 @@ class OneEuro:
 
     def begin(self, points: Floats) -> Floats:
         """The points, at rest, of unknown noise."""
-        still = np.zeros_like(points)
-        return np.stack([points, still, points, still, still])
+        memory = np.zeros((self.rows, *points.shape))
+        memory[0] = memory[2] = points
+        return memory
 
     def step(self, points: Floats, memory: Floats, dt: float, weights: Floats, size: float) -> Step:
         """Follow the faster, the faster a joint moves.
@@ -163,21 +170,23 @@ class OneEuro:
         The rows of the memory: smoothed points; their speed; the points as they came; their last step, in pixels a
         second; how much they tremble in pixels, with the length of that last step in seconds (0: there was none).
         """
-        last, speed, raw, pace, (tremble, before) = *memory[:4], memory[4].T
+        at, after = as_complex(points), np.empty((self.rows, len(points)), np.complex128)
+        last, speed, raw, pace, rest = as_complex(memory)
         known = weights * dt
-        step = (points - raw) / dt
-        tremble = self._tremble(
-            np.linalg.norm(points - raw - pace * dt, axis=-1), tremble, before, dt, known, size
-        )
+        came = at - raw
+        tremble = self._tremble(abs(came - pace * dt), rest.real, rest.imag, dt, known, size)
         keep = filters.gain(self._derivative_cutoff, known)
-        speed = filters.blend((points - last) / dt, speed, keep[:, None])
-        by_noise = self._noise * tremble / dt * np.sqrt(2 * keep / (2 - keep))
-        beyond = np.square(speed).sum(axis=-1) - by_noise**2
-        moving = np.sqrt(np.maximum(np.maximum(beyond, _together(last, speed, weights, by_noise)), 0.0))
+        away = at - last
+        speed = keep * (away / dt) + (1 - keep) * speed
+        noise = 2 * (self._noise / dt) ** 2 * (tremble * tremble * keep / (2 - keep))
+        beyond = np.maximum(abs(speed) ** 2 - noise, _together(last, speed, weights, noise))
+        moving = np.sqrt(np.maximum(beyond, 0.0))
         alpha = filters.gain(self._min_cutoff + self._beta / size * moving, known)
-        smoothed = filters.blend(points, last, alpha[:, None])
-        rest = np.stack([tremble, np.full(len(points), dt)], axis=-1)
-        return Step(smoothed, np.stack([smoothed, speed, points, step, rest]), _lag_s(alpha, dt))
+        after[0] = last + alpha * away
+        after[1], after[2], after[3] = speed, at, came / dt
+        after[4].real, after[4].imag = tremble, dt
+        rows = as_points(after)
+        return Step(rows[0], rows, _lag_s(alpha, dt))
 
     @staticmethod
     def _tremble(
@@ -188,36 +197,51 @@ class OneEuro:
         Steady motion extrapolates the last step: what it misses by is noise, times what the two steps make of it.
         """
         first = before <= 0
-        ratio = dt / np.where(first, dt, before)
-        each = missed / np.sqrt(math.pi * (1 + ratio + ratio**2))  # mean length of a vector of such noise
-        tremble = np.where(first, _TREMBLE * size, tremble)
-        return filters.blend(np.where(first, tremble, each), tremble, -np.expm1(-known / _TREMBLE_S))
+        learn = -np.expm1(known / -_TREMBLE_S)
+        if np.count_nonzero(first):
+            tremble = np.where(first, _TREMBLE * size, tremble)
+            before = np.where(first, dt, before)
+            learn[first] = 0.0
+        ratio = dt / before
+        each = missed / np.sqrt(
+            math.pi * (1 + ratio + ratio * ratio)
+        )  # mean length of a vector of such noise
+        return tremble + learn * (each - tremble)
 
 
-def _together(points: Floats, speed: Floats, weights: Floats, by_noise: Floats) -> Floats:
+def _together(points: Complexes, speed: Complexes, weights: Floats, noise: Floats) -> Floats | float:
     """(K,) squared speed of each joint in what all joints do together, less what noise alone would show there.
 
-    All together they shift, turn and grow. That is fitted by least squares, where a joint counts the less the more it
-    trembles, and it trembles much less than any joint alone.
+    All together they shift, turn and grow: one complex number times the place of a joint does the last two. That is
+    fitted by least squares, where a joint counts the less the more it trembles, and it trembles much less than any
+    joint alone. `noise` (K,) is the squared speed that the tremble of each joint would show.
     """
-    variance = np.square(by_noise)
-    sure = (weights >= 1) & (variance > 0)
-    if sure.sum() < _FEWEST_TOGETHER:
-        return np.zeros(len(points))
-    counts = np.divide(1.0, variance, out=np.zeros_like(variance), where=sure)[:, None]
-    total = float(counts.sum())
-    away = points - (counts * points).sum(axis=0) / total
-    shift = (counts * speed).sum(axis=0) / total
-    spread = float((counts * np.square(away)).sum())
+    sure = (weights >= 1) & (noise > 0)
+    if np.count_nonzero(sure) < _FEWEST_TOGETHER:
+        return 0.0
+    counts = np.divide(1.0, noise, out=np.zeros_like(noise), where=sure)
+    total = float(np.add.reduce(counts))
+    away = points - counts.dot(points) / total
+    pull = counts * away
+    spread = np.vdot(pull, away).real
     if not spread > 0:
-        return np.zeros(len(points))
-    across = np.stack([-away[:, 1], away[:, 0]], axis=-1)
-    grow, turn = (
-        float((counts * away * speed).sum()) / spread,
-        float((counts * across * speed).sum()) / spread,
-    )
-    shared = np.square(shift + grow * away + turn * across).sum(axis=-1)
-    return shared - (1 / total + np.square(away).sum(axis=-1) / spread)
+        return 0.0
+    shared = counts.dot(speed) / total + np.vdot(pull, speed) / spread * away
+    return abs(shared) ** 2 - (1 / total + abs(away) ** 2 / spread)
+
+
+def as_complex(points: Floats) -> Complexes:
+    """Points (..., 2) as complex numbers (...) x + iy; a view where they are float64 and contiguous.
+
+    A turn is a product then, a length is `abs`, and a weight per point needs no second axis: fewer and quicker calls,
+    which is what the time of a frame goes into.
+    """
+    return np.ascontiguousarray(points, np.float64).view(np.complex128)[..., 0]
+
+
+def as_points(numbers: Complexes) -> Floats:
+    """The reverse of `as_complex`; a view, the numbers being contiguous."""
+    return numbers.view(np.float64).reshape(*numbers.shape, 2)
 
 
 Factory = Callable[..., Smoother]
@@ -282,5 +306,5 @@ def _check(right: bool, name: str, allowed: str, value: float) -> None:
 
 
 def _lag_s(alpha: Floats, dt: float) -> Floats:
-    """(K,) how late an average with these gains follows a steady motion; a joint that is held is not following."""
-    return np.divide(dt * (1 - alpha), alpha, out=np.zeros_like(alpha), where=alpha > 0)
+    """(K,) how late an average with these gains follows a steady motion; a joint that is held, for ever and a day."""
+    return dt / np.maximum(alpha, _LEAST_GAIN) - dt

@@ -24,7 +24,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from service.streams.smoothers import Smoother
+from service.streams.smoothers import Smoother, as_complex
 from service.types import Floats
 
 MIN_STEP_S = 1e-4
@@ -120,36 +120,40 @@ def smooth(
         ValueError: time does not move on.
     """
     points, scores = np.asarray(points, np.float64), np.asarray(scores, np.float64)
-    weights = np.clip((scores - rules.hold_below) / (rules.trust_from - rules.hold_below), 0.0, 1.0)
-    sure = weights >= 1
+    weights = ((scores - rules.hold_below) / (rules.trust_from - rules.hold_below)).clip(0.0, 1.0)
+    trusted, sure = weights > 0, weights >= 1
     reset = None
     if state is not None:
         if not time_s > state.time_s:
             raise ValueError(f"time must move on: {time_s} follows {state.time_s}")
         reset = _reset(state, time_s, points, sure, rules)
     if state is None or reset is not None:
-        return _begin(smoother, time_s, points, scores, weights > 0, sure, reset)
+        return _begin(smoother, time_s, points, scores, trusted, sure, reset)
     dt = max(time_s - state.time_s, MIN_STEP_S)
-    size = _size(state.size, points[sure], dt, rules)
-    known = state.ages_s != FORGOTTEN
-    memory = np.where(known[:, None], state.memory, smoother.begin(points)).astype(np.float64)
+    size = _size(state.size, points.compress(sure, axis=0), dt, rules)
+    memory = state.memory.astype(np.float64)
+    unknown = state.ages_s == FORGOTTEN
+    if np.count_nonzero(unknown):
+        memory = np.where(unknown[:, None], smoother.begin(points), memory)
     step = smoother.step(points, memory, dt, weights, max(size, 1.0))
-    trusted = weights > 0
-    ages = np.where(trusted, 0.0, np.where(known, state.ages_s + dt, FORGOTTEN))
-    ages[ages > rules.hold_s + rules.fade_s] = FORGOTTEN
-    held = (ages > 0) & ~trusted
-    left = np.clip(1 - (ages - rules.hold_s) / rules.fade_s, 0.0, 1.0)
-    shown = np.where(held, np.maximum(scores, state.scores * left), scores)
-    free = ages == FORGOTTEN
-    smoothed = np.where(free[:, None], points, step.points)
-    lag_s = _mean_lag(step.lag_s, np.square(step.points - memory[0]).sum(axis=-1) * trusted)
+    if np.count_nonzero(trusted) == len(trusted):  # as in most frames
+        smoothed, shown, sure_scores, ages = step.points, scores, scores, np.zeros(len(scores))
+    else:
+        sure_scores = np.where(trusted, scores, state.scores)
+        ages = np.where(trusted, 0.0, np.where(unknown, FORGOTTEN, state.ages_s + dt))
+        ages[ages > rules.hold_s + rules.fade_s] = FORGOTTEN
+        left = (1 - (ages - rules.hold_s) / rules.fade_s).clip(0.0, 1.0)
+        shown = np.where(ages > 0, np.maximum(scores, state.scores * left), scores)
+        smoothed = np.where((ages == FORGOTTEN)[:, None], points, step.points)
+    moved = step.points - memory[0]
+    lag_s = _mean_lag(step.lag_s, np.vecdot(moved, moved) * sure)
     after = SmoothState(
         time_s,
         size,
         step.memory.astype(np.float32),
         points.astype(np.float32),
         ages.astype(np.float32),
-        np.where(trusted, scores, state.scores).astype(np.float32),
+        sure_scores.astype(np.float32),
     )
     return Smoothed(smoothed, shown, lag_s, lag_s / dt, None), after
 
@@ -161,7 +165,9 @@ def length_of(points: Floats) -> float:
     """
     if len(points) < 2:
         return 0.0
-    return math.sqrt(12 * float(points.var(axis=0).sum()))
+    away = as_complex(points)
+    away = away - away.sum() / len(points)
+    return math.sqrt(12 * np.vdot(away, away).real / len(points))
 
 
 def _begin(smoother, time_s, points, scores, trusted, sure, reset) -> tuple[Smoothed, SmoothState]:
@@ -180,10 +186,10 @@ def _reset(state: SmoothState, time_s: float, points: Floats, sure: Floats, rule
     dt = time_s - state.time_s
     if dt > rules.gap_s:
         return Reset.GAP
-    both = sure & (state.ages_s == 0)
-    if both.sum() < 3 or state.size <= 0:
+    leaps = abs(as_complex(points) - as_complex(state.raw)).compress(sure & (state.ages_s == 0))
+    if len(leaps) < 3 or state.size <= 0:
         return None
-    leaps = np.sort(np.linalg.norm(points[both] - state.raw[both], axis=-1))
+    leaps.sort()
     leap = float(leaps[len(leaps) // 2])  # np.median takes ten times as long for so few
     return Reset.JUMP if leap > (rules.jump + rules.speed * dt) * state.size else None
 
@@ -199,5 +205,5 @@ def _size(before: float, sure: Floats, dt: float, rules: Rules) -> float:
 
 def _mean_lag(lag_s: Floats, moved: Floats) -> float:
     """Of all joints, by the square of how far each moved: it matters to nobody how late a joint is that rests."""
-    total = float(moved.sum())
-    return float((lag_s * moved).sum() / total) if total > 0 else 0.0
+    total = float(np.add.reduce(moved))
+    return float(lag_s.dot(moved)) / total if total > 0 else 0.0

@@ -18,15 +18,18 @@ Axes: K keypoints; points (K, 2) in pixels of the frame, scores (K,) 0 to 1; box
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from model_zoo import geometry
 from service.streams import matching
+from service.streams.smoothers import as_complex
 from service.streams.smoothing import MIN_STEP_S
 from service.types import Box, Floats
+
+Pair = Sequence[float]
+"""Along x and along y."""
 
 MAX_ID = 2**32 - 1
 _SIDES_PX = (2.0, 50_000.0)
@@ -111,8 +114,8 @@ class TrackerState:
 
 def confidence(scores: Floats) -> float:
     """Mean of the surer half of (K,) scores."""
-    ordered = np.sort(np.asarray(scores, np.float64))
-    return float(ordered[len(ordered) // 2 :].mean())
+    surer = sorted(scores.tolist())[len(scores) // 2 :]
+    return sum(surer) / len(surer)
 
 
 class Tracker:
@@ -141,10 +144,9 @@ class Tracker:
         for track in self.state.tracks:
             ahead = time_s - track.time_s
             if track.confident and 0 <= ahead <= self._rules.keep_s:
-                wider = self._rules.lead * np.abs(track.velocity) * ahead
-                box = _box(track.centre + track.velocity * ahead, track.extent + wider)
+                box = self._ahead(track, ahead)
                 if self._is_inside(box):
-                    boxes.append(tuple(np.round(box, 3).tolist()))
+                    boxes.append(box)
         return tuple(boxes) or None
 
     def update(
@@ -166,58 +168,77 @@ class Tracker:
         tracks = [track for track in known if 0 <= time_s - track.time_s <= rules.keep_s]
         looks = [self._look(pose) for pose in poses]
         ids: list[int | None] = [None] * len(poses)
-        after = {track.id: replace(track, confident=False) if planned else track for track in tracks}
-        for row, column in self._pairs(tracks, looks, time_s):
-            track, look = tracks[row], looks[column]
-            ids[column] = track.id
-            seen = look.placed and confidence(look.scores) >= rules.lose
-            after[track.id] = (
-                self._seen(track, poses[column], time_s) if seen else replace(track, confident=False)
-            )
+        pairs = dict(self._pairs(tracks, looks, time_s))
+        after: dict[int, Track] = {}
+        for row, track in enumerate(tracks):
+            look = looks[pairs[row]] if row in pairs else None
+            if look is not None:
+                ids[pairs[row]] = track.id
+            if look is not None and look.placed and look.confidence >= rules.lose:
+                track = self._seen(track, look, time_s)
+            elif look is not None or planned:
+                track = replace(track, confident=False)
+            after[track.id] = track
         next_id = self.state.next_id
         for index, look in enumerate(looks):
-            new = ids[index] is None and look.placed and confidence(look.scores) >= rules.acquire
+            new = ids[index] is None and look.placed and look.confidence >= rules.acquire
             if new and len(after) < rules.people and next_id <= MAX_ID:
                 ids[index] = next_id
-                after[next_id] = _track(next_id, time_s, look, look.extent, np.zeros(2))
+                after[next_id] = _track(next_id, time_s, look, look.extent, (0.0, 0.0))
                 next_id += 1
         if planned:
             self._merge(after)
         self.state = TrackerState(next_id, size, tuple(after.values()))
         return ids
 
-    def _look(self, pose: Found) -> _Look:
+    def _look(self, pose: Found | _Look) -> _Look:
         """Where the person of a pose is: about the sure joints, else where it was looked for."""
         sure = pose.scores >= matching.SURE_SCORE
-        placed = bool(sure.sum() >= matching.SURE_JOINTS)
-        box = geometry.box_of_points(pose.points[sure]) if placed else np.array(pose.box, np.float64)
-        extent = box[2:] * (self._rules.growth if placed else 1.0)
-        extent = np.clip(np.maximum(extent, self._rules.floor * extent.max()), *_SIDES_PX)
-        return _Look(pose.points, pose.scores, box[:2] + box[2:] / 2, extent, placed)
+        placed = np.count_nonzero(sure) >= matching.SURE_JOINTS
+        x, y, width, height = pose.box
+        growth = 1.0
+        if placed:
+            across, down = pose.points.compress(sure, axis=0).T.tolist()
+            x, y = min(across), min(down)
+            width, height = max(across) - x, max(down) - y
+            growth = self._rules.growth
+        least = max(self._rules.floor * growth * max(width, height), _SIDES_PX[0])
+        extent = tuple(min(max(growth * side, least), _SIDES_PX[1]) for side in (width, height))
+        centre = (x + width / 2, y + height / 2)
+        return _Look(
+            pose.box, pose.points, pose.scores, sure, centre, extent, placed, confidence(pose.scores)
+        )
 
     def _pairs(self, tracks: Sequence[Track], looks: Sequence[_Look], time_s: float) -> list[tuple[int, int]]:
         if not tracks or not looks:
             return []
-        moved = [track.velocity.astype(np.float64) * (time_s - track.time_s) for track in tracks]
+        moved = [[speed * (time_s - track.time_s) for speed in track.velocity.tolist()] for track in tracks]
+        if len(tracks) == len(looks) == 1:  # as in most frames; arrays of one person are slow
+            alike = matching.similarity(_person(tracks[0], moved[0]), _person(looks[0]), self._sigmas)
+            return [(0, 0)] if alike >= self._rules.alike else []
         alike = matching.similarities(_people(tracks, moved), _people(looks), self._sigmas)
         return matching.assign(alike, self._rules.alike)
 
-    def _seen(self, track: Track, pose: Found, time_s: float) -> Track:
+    def _seen(self, track: Track, look: _Look, time_s: float) -> Track:
         dt = time_s - track.time_s
         if dt <= 0:
             raise ValueError(f"time must move on: {time_s} follows {track.time_s}")
         dt = max(dt, MIN_STEP_S)
         faded = track.scores.astype(np.float64) * math.exp(-dt / self._rules.joint_s)
-        unsure = (pose.scores < matching.SURE_SCORE) & (faded > pose.scores)
-        both = (pose.scores >= matching.SURE_SCORE) & (track.scores >= matching.SURE_SCORE)
-        steps = np.sort(pose.points[both] - track.points[both], axis=0)
-        moved = steps[len(steps) // 2] if len(steps) else np.zeros(2)
-        points = np.where(unsure[:, None], track.points + moved, pose.points)
-        look = self._look(Found(pose.box, points, np.where(unsure, faded, pose.scores)))
+        unsure = ~look.sure & (faded > look.scores)
+        if np.count_nonzero(unsure):
+            both = look.sure & (track.scores >= matching.SURE_SCORE)
+            steps = np.sort(look.points[both] - track.points[both], axis=0)
+            moved = steps[len(steps) // 2] if len(steps) else 0.0
+            points = np.where(unsure[:, None], track.points + moved, look.points)
+            look = self._look(Found(look.box, points, np.where(unsure, faded, look.scores)))
         follow = -math.expm1(-dt / self._rules.velocity_s)
-        velocity = track.velocity + ((look.centre - track.centre) / dt - track.velocity) * follow
-        shrunk = track.extent + (look.extent - track.extent) * -math.expm1(-dt / self._rules.size_s)
-        return _track(track.id, time_s, look, np.maximum(look.extent, shrunk), velocity)
+        shrink = -math.expm1(-dt / self._rules.size_s)
+        extent, velocity = [], []
+        for axis, (centre, side, speed) in enumerate(_floats(track)):
+            velocity.append(speed + ((look.centre[axis] - centre) / dt - speed) * follow)
+            extent.append(max(look.extent[axis], side + (look.extent[axis] - side) * shrink))
+        return _track(track.id, time_s, look, extent, velocity)
 
     def _merge(self, after: dict[int, Track]) -> None:
         """Drop the later one of two that look at one person."""
@@ -229,43 +250,60 @@ class Tracker:
             if any(same[earlier, later] and seen[earlier].id in after for earlier in range(later)):
                 del after[track.id]
 
-    def _is_inside(self, box: Floats) -> bool:
+    def _ahead(self, track: Track, ahead_s: float) -> Box:
+        """The box of a person so long after they were last seen."""
+        (x, width), (y, height) = (
+            (centre + speed * ahead_s, side + self._rules.lead * abs(speed) * ahead_s)
+            for centre, side, speed in _floats(track)
+        )
+        return round(x - width / 2, 3), round(y - height / 2, 3), round(width, 3), round(height, 3)
+
+    def _is_inside(self, box: Box) -> bool:
         if self.state.size is None:
             return True
-        height, width = self.state.size
-        low, high = box[:2], box[:2] + box[2:]
-        return bool((high > 0).all() and (low < np.array([width - 1, height - 1])).all())
+        (height, width), (x, y, across, down) = self.state.size, box
+        return x + across > 0 and y + down > 0 and x < width - 1 and y < height - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Look:
     """A pose and the box that belongs to it."""
 
+    box: Box
+    """Where it was looked for."""
     points: Floats
     scores: Floats
-    centre: Floats
-    extent: Floats
+    sure: Floats
+    """(K,) bool."""
+    centre: Pair
+    extent: Pair
     placed: bool
     """Enough joints are sure to say where the person is."""
+    confidence: float
 
 
-def _track(number: int, time_s: float, look: _Look, extent: Floats, velocity: Floats) -> Track:
+def _track(number: int, time_s: float, look: _Look, extent: Pair, velocity: Pair) -> Track:
     """A person seen now; all rounded to float32, so that writing it down loses nothing."""
-    limited = np.clip(velocity, -_SIDES_PX[1], _SIDES_PX[1])
+    limited = [min(max(speed, -_SIDES_PX[1]), _SIDES_PX[1]) for speed in velocity]
     arrays = (look.points, look.scores, look.centre, extent, limited)
     return Track(number, time_s, True, *(np.asarray(each, np.float32) for each in arrays))
 
 
-def _people(those: Sequence[Track | _Look], moved: Sequence[Floats] | None = None) -> matching.People:
-    by = np.zeros((len(those), 2)) if moved is None else np.stack(moved)
-    extents = np.stack([each.extent for each in those]).astype(np.float64)
-    centres = np.stack([each.centre for each in those]) + by
-    points = np.stack([each.points for each in those]) + by[:, None]
+def _floats(track: Track) -> Iterable[tuple[float, float, float]]:
+    """Centre, extent and velocity along x and along y: of two numbers arrays are slow."""
+    return zip(track.centre.tolist(), track.extent.tolist(), track.velocity.tolist(), strict=True)
+
+
+def _person(one: Track | _Look, moved: Pair = (0.0, 0.0)) -> matching.Person:
+    (x, y), (width, height) = map(float, one.centre), map(float, one.extent)
+    box = (x + moved[0] - width / 2, y + moved[1] - height / 2, width, height)
+    return matching.Person(box, as_complex(one.points) + complex(*moved), one.scores)
+
+
+def _people(those: Sequence[Track | _Look], moved: Sequence[Pair] | None = None) -> matching.People:
+    by = np.zeros((len(those), 2)) if moved is None else np.array(moved)
+    extents = np.array([each.extent for each in those], np.float64)
+    centres = np.array([each.centre for each in those], np.float64) + by
+    points = np.array([each.points for each in those], np.float64) + by[:, None]
     boxes = np.concatenate([centres - extents / 2, extents], axis=-1)
-    return matching.People(boxes, points, np.stack([each.scores for each in those]))
-
-
-def _box(centre: Floats, extent: Floats) -> Floats:
-    """(4,) float64 box of these (2,) centre and sides."""
-    centre, extent = centre.astype(np.float64), extent.astype(np.float64)
-    return np.concatenate([centre - extent / 2, extent])
+    return matching.People(boxes, points, np.array([each.scores for each in those]))
