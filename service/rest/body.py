@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Sequence
 
 from fastapi import Request
 from pydantic import ValidationError
@@ -125,16 +125,18 @@ def parse_query(values: dict[str, object]) -> PoseQuery:
     try:
         return PoseQuery.model_validate(values)
     except ValidationError as error:
-        raise InvalidRequest(*first_fault(error.errors(include_url=False, include_input=False))) from error
+        faults = error.errors(include_url=False, include_input=False)
+        raise InvalidRequest(*first_fault(faults, ("image", *PoseQuery.model_fields))) from error
 
 
-def first_fault(faults: list[dict]) -> tuple[str, str | None]:
-    """The message and the field of the first of pydantic's findings."""
+def first_fault(faults: Sequence[dict], known: Iterable[str] = ()) -> tuple[str, str | None]:
+    """The message and the field of the first of pydantic's findings; `known` are the fields of the form itself."""
     first = faults[0]
     where = [str(part) for part in first["loc"] if part not in ("query", "body")]
     field = where[0].encode("ascii", "backslashreplace").decode()[:64] if where else None
     if first["type"] == "extra_forbidden":
-        return f"there is no such field; known: image, {', '.join(PoseQuery.model_fields)}", field
+        names = ", ".join(known) if len(where) == 1 else ""
+        return "there is no such field" + (f"; known: {names}" if names else ""), field
     return first["msg"], field
 
 

@@ -190,8 +190,8 @@ def _read_form(form: type[Form], text: str) -> Form:
     try:
         return form.model_validate_json(text)
     except ValidationError as error:
-        message, field = first_fault(error.errors(include_url=False, include_input=False))
-        raise InvalidRequest(message, field) from error
+        faults = error.errors(include_url=False, include_input=False)
+        raise InvalidRequest(*first_fault(faults, form.model_fields)) from error
 
 
 def _report(error: Exception) -> Report:

@@ -111,6 +111,11 @@ def test_a_name_must_be_one(service: serving.Service) -> None:
         assert fault(delete(service, name)) == (422, "invalid_request", "session")
 
 
+def test_what_is_not_there_is_not_explained_by_the_fields_of_another_path(service: serving.Service) -> None:
+    error = post(service, "typo", 1, colour="red").json()["error"]
+    assert error == {"code": "invalid_request", "message": "there is no such field", "field": "colour"}
+
+
 def test_what_is_deleted_is_gone(service: serving.Service) -> None:
     assert post(service, "brief", 5).status_code == 200
     assert delete(service, "brief").status_code == 204

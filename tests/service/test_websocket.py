@@ -171,6 +171,15 @@ def test_what_breaks_the_contract_ends_the_stream(
     assert (error["code"], error.get("field")) == (name, field)
 
 
+def test_a_field_that_is_not_there_is_told_from_those_that_are(service: serving.Service) -> None:
+    with opened(service, {"colour": "red"}) as socket:
+        said = rest(socket)[0][-1]["error"]["message"]
+    assert "resume_token" in said
+    assert "render" not in said
+    with opened(service, {}, {"next": {"colour": "red"}}) as socket:
+        assert "known" not in rest(socket)[0][-1]["error"]["message"]
+
+
 def test_pages_of_others_may_not_open_it(service: serving.Service, tiny_bundle_root: Path) -> None:
     with opened(service, {}, origin=service.url) as socket:
         assert "opened" in read(socket)
