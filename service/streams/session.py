@@ -116,9 +116,9 @@ class Session:
             InvalidRequest: it is not finite, or not after the last frame's.
         """
         if not (math.isfinite(time_s) and abs(time_s) <= MAX_TIME_S):
-            raise InvalidRequest("a timestamp must be a finite number of seconds", "timestamp")
+            raise InvalidRequest("a timestamp must be a finite number of seconds", "timestamp_s")
         if self.time_s is not None and not time_s > self.time_s:
-            raise InvalidRequest(f"time must move on: {time_s!r} follows {self.time_s!r}", "timestamp")
+            raise InvalidRequest(f"time must move on: {time_s!r} follows {self.time_s!r}", "timestamp_s")
 
     def plan(self, time_s: float) -> tuple[Box, ...] | None:
         """Where to look in a frame taken at `time_s`; None for the whole frame, always so without tracking."""

@@ -148,7 +148,7 @@ def test_a_wrong_time_is_refused_and_changes_nothing(time_s):
     before = session.to_bytes()
     with pytest.raises(InvalidRequest) as refused:
         session.update(time_s, [], SIZE, planned=False)
-    assert refused.value.field == "timestamp"
+    assert refused.value.field == "timestamp_s"
     assert session.to_bytes() == before
 
 
