@@ -93,9 +93,9 @@ class OneEuro:
         return self._points.copy()
 
 
-def gain(cutoff_hz: ArrayLike, dt: ArrayLike) -> Floats:
-    """Like `share`, and exact: over two intervals as much is let go as over their sum. Arguments as there."""
-    return -np.expm1(np.multiply(cutoff_hz, dt, dtype=np.float64) * (-2 * math.pi))
+def gain(cutoff_hz: Floats | float, dt: Floats | float) -> Floats:
+    """Like `share`, and exact: over two intervals as much is let go as over their sum. Each is an array or a number."""
+    return -np.expm1(-2 * math.pi * cutoff_hz * dt)
 
 
 def gain_over(alpha: float, rate_hz: float, dt: ArrayLike) -> Floats:

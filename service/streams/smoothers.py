@@ -49,6 +49,9 @@ _TREMBLE, _TREMBLE_S = 0.015, 1.0
 _LEAST_GAIN = 1e-6
 """A gain below this is that of a joint that is held."""
 
+_LEAST_MOTION = 1e-12
+"""A squared speed below this is none."""
+
 _FEWEST_TOGETHER = 4
 """So many sure joints say how all move together."""
 
@@ -63,7 +66,10 @@ class Step(NamedTuple):
     memory: Floats
     """(R, K, 2) for the next frame; row 0 holds the smoothed points."""
     lag_s: Floats
-    """(K,) by how many seconds a joint in steady motion is late."""
+    """(K,) by how many seconds a joint in motion is late."""
+    motion: Floats | None = None
+    """(K,) by what a joint's lag counts in that of the person: its squared speed, as free of noise as is known; None:
+    that of its smoothed point."""
 
 
 class Smoother(Protocol):
@@ -177,16 +183,19 @@ class OneEuro:
         tremble = self._tremble(abs(came - pace * dt), rest.real, rest.imag, dt, known, size)
         keep = filters.gain(self._derivative_cutoff, known)
         away = at - last
-        speed = keep * (away / dt) + (1 - keep) * speed
+        speed = speed + keep * (away / dt - speed)
         noise = 2 * (self._noise / dt) ** 2 * (tremble * tremble * keep / (2 - keep))
-        beyond = np.maximum(abs(speed) ** 2 - noise, _together(last, speed, weights, noise))
+        motion = abs(speed) ** 2
+        beyond = np.maximum(motion - noise, _together(last, speed, weights, noise))
         moving = np.sqrt(np.maximum(beyond, 0.0))
         alpha = filters.gain(self._min_cutoff + self._beta / size * moving, known)
-        after[0] = last + alpha * away
+        after[0] = smoothed = last + alpha * away
         after[1], after[2], after[3] = speed, at, came / dt
         after[4].real, after[4].imag = tremble, dt
         rows = as_points(after)
-        return Step(rows[0], rows, _lag_s(alpha, dt))
+        # How far behind it is, not how far it would be in steady motion: gains are small while a joint turns back.
+        late = ((at - smoothed) * speed.conj()).real
+        return Step(rows[0], rows, np.maximum(late, 0.0) / np.maximum(motion, _LEAST_MOTION), motion)
 
     @staticmethod
     def _tremble(
@@ -219,7 +228,7 @@ def _together(points: Complexes, speed: Complexes, weights: Floats, noise: Float
     sure = (weights >= 1) & (noise > 0)
     if np.count_nonzero(sure) < _FEWEST_TOGETHER:
         return 0.0
-    counts = np.divide(1.0, noise, out=np.zeros_like(noise), where=sure)
+    counts = np.divide(1.0, noise, out=np.zeros(len(noise)), where=sure)
     total = float(np.add.reduce(counts))
     away = points - counts.dot(points) / total
     pull = counts * away

@@ -145,8 +145,10 @@ def smooth(
         left = (1 - (ages - rules.hold_s) / rules.fade_s).clip(0.0, 1.0)
         shown = np.where(ages > 0, np.maximum(scores, state.scores * left), scores)
         smoothed = np.where((ages == FORGOTTEN)[:, None], points, step.points)
-    moved = step.points - memory[0]
-    lag_s = _mean_lag(step.lag_s, np.vecdot(moved, moved) * sure)
+    if (motion := step.motion) is None:
+        moved = step.points - memory[0]
+        motion = np.vecdot(moved, moved)
+    lag_s = _mean_lag(step.lag_s, motion * sure)
     after = SmoothState(
         time_s,
         size,
