@@ -118,6 +118,19 @@ def test_the_estimated_lag_is_that_of_a_steady_motion(smoother):
     assert late_s * rate <= 1.0 + 1e-6
 
 
+@pytest.mark.parametrize("smoother", MADE[1:])
+def test_the_estimated_lag_is_not_that_of_joints_that_are_half_sure_or_tremble(smoother):
+    """The lag of a clear motion, where one joint is hardly trusted and the others tremble."""
+    times = np.arange(90) / 30
+    track = BODY + times[:, None, None] * np.array([90.0, 40.0])
+    scores = np.repeat(SURE[None], 90, axis=0)
+    clear, _ = run(smoother, times, track)
+    scores[:, 0] = RULES.hold_below + 0.01
+    trembling, _ = run(smoother, times, track + noisy(90, amount=1.0) - BODY, scores)
+    said, expected = (np.mean([each.lag_frames for each in some[30:]]) for some in (trembling, clear))
+    assert said < 1.3 * expected + 0.1
+
+
 def test_an_unsure_joint_holds_then_fades_then_is_let_go():
     times = np.arange(40) / 30
     track = np.repeat(BODY[None], 40, axis=0)

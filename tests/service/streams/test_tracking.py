@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from model_zoo import geometry, skeletons
 from service.streams import matching
 from service.streams.matching import People
+from service.streams.smoothers import as_complex
 from service.streams.tracking import Found, Rules, Tracker, TrackerState, confidence
 from tests import tiny_model
 
@@ -220,6 +221,21 @@ def test_similarity_is_one_for_the_same_and_falls_with_distance():
     assert alike[0, -1] < 1e-3
     assert matching.similarities(people(0, score=0.1), people(0), np.array(SIGMAS)) == [[0.5]]
     assert matching.iou(np.array([0.0, 0, 2, 2]), np.array([1.0, 1, 2, 2])) == pytest.approx(1 / 7)
+
+
+@given(seed=st.integers(0, 9999), apart=st.sampled_from([0.0, 3.0, 40.0, 500.0]), unsure=st.floats(0, 1))
+def test_two_people_are_as_alike_alone_as_among_others(seed, apart, unsure):
+    draw = np.random.default_rng(seed)
+    boxes = np.concatenate([draw.normal(100, apart, (2, 2)), draw.uniform(0, 200, (2, 2))], axis=-1)
+    points = boxes[:, None, :2] + draw.uniform(0, 1, (K, 2)) * boxes[:, None, 2:]
+    scores = np.where(draw.random((2, K)) < unsure, 0.1, 0.9)
+    one, other = (
+        matching.Person(box.tolist(), as_complex(p), s)
+        for box, p, s in zip(boxes, points, scores, strict=True)
+    )
+    both = (People(boxes[i : i + 1], points[i : i + 1], scores[i : i + 1]) for i in (0, 1))
+    alone = matching.similarity(one, other, np.array(SIGMAS))
+    assert alone == pytest.approx(matching.similarities(*both, np.array(SIGMAS)).item(), abs=1e-12)
 
 
 def test_oks_is_that_of_coco():
