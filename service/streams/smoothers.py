@@ -212,9 +212,8 @@ class OneEuro:
             before = np.where(first, dt, before)
             learn[first] = 0.0
         ratio = dt / before
-        each = missed / np.sqrt(
-            math.pi * (1 + ratio + ratio * ratio)
-        )  # mean length of a vector of such noise
+        # by the mean length of a vector of such noise
+        each = missed / np.sqrt(math.pi * (1 + ratio + ratio * ratio))
         return tremble + learn * (each - tremble)
 
 
@@ -315,5 +314,5 @@ def _check(right: bool, name: str, allowed: str, value: float) -> None:
 
 
 def _lag_s(alpha: Floats, dt: float) -> Floats:
-    """(K,) how late an average with these gains follows a steady motion; a joint that is held, for ever and a day."""
+    """(K,) how late an average with these gains follows a steady motion; a joint that is held never arrives."""
     return dt / np.maximum(alpha, _LEAST_GAIN) - dt
