@@ -51,6 +51,8 @@ _MESSAGE_ROOM_BYTES = 512 * 1024
 """What a message over the WebSocket may hold beside an image of the largest size; resume tokens fit as well."""
 _UNREAD_MS = 30_000
 """A peer that has not acknowledged what was sent for so long is gone, or reads nothing; its connection ends."""
+_STREAMS_SHARE = 0.75
+"""Of the time to drain: streams end first, single requests are answered all the while and have the rest."""
 _PREPARERS_PER_CPU = 2
 """Workers that wait for a device, on average every other one of them, keep the processors busy with the others."""
 
@@ -186,11 +188,14 @@ class Server:
         drain = self._settings.drain
         await self._say("the service is stopping")
         await asyncio.sleep(drain.notice_s)
-        streamed = await self._hub.drain(drain.timeout_s)
+        ends_s = time.monotonic() + drain.timeout_s
+        streamed = await self._hub.drain(_STREAMS_SHARE * drain.timeout_s)
+        left_s = ends_s - time.monotonic()
+        self._http.config.timeout_graceful_shutdown = left_s
         self._http.should_exit = True
-        await asyncio.gather(self._rpc.stop(drain.timeout_s), self._http_ended())
+        await asyncio.gather(self._rpc.stop(left_s), self._http_ended())
         async with self._loading:
-            finished = await self._core.stop(drain.timeout_s) and streamed
+            finished = await self._core.stop(max(0.0, ends_s - time.monotonic())) and streamed
         await self._hub.stop()
         log.info("stopped", extra=facts(finished=finished))
         return finished
@@ -239,7 +244,6 @@ class Server:
             proxy_headers=False,
             server_header=False,
             timeout_keep_alive=settings.http.keep_alive_s,
-            timeout_graceful_shutdown=max(1, round(settings.drain.timeout_s)),
         )
 
 

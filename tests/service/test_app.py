@@ -22,7 +22,17 @@ from service.rest import app
 from service.rest.schemas import ErrorBody, ErrorResponse
 from service.rpc.server import RpcServer
 from service.server import Server
-from service.settings import BatchSettings, GrpcSettings, HttpSettings, ModelSettings, Settings
+from service.settings import (
+    BatchSettings,
+    DrainSettings,
+    GrpcSettings,
+    HttpSettings,
+    ModelSettings,
+    Settings,
+)
+from service.streams.hub import Hub
+from service.streams.store import MemoryStore
+from service.streams.token import Signer
 
 LIMITS = ImageLimits(bytes=1000, pixels=1000, side=100)
 
@@ -52,8 +62,10 @@ def over_http(error: Exception, path: str = "/v1/pose", method: str = "POST") ->
 
 def over_grpc(error: Exception, ask: Callable[[pose_pb2_grpc.PoseServiceStub], Any]) -> Any:
     async def test() -> Any:
+        failing, metrics = Failing(error), Metrics(CollectorRegistry())
+        store, signer = MemoryStore(1, 60), Signer([b"a key for one test"], 60)
         server = RpcServer(
-            Failing(error), Metrics(CollectorRegistry()), LIMITS,
+            failing, Hub(failing.predict, Registry(), store, signer, metrics.streams), metrics, LIMITS,
             host="127.0.0.1", port=0, stream_frames=2, log_requests=False,
         )  # fmt: skip
         await server.start()
@@ -137,3 +149,37 @@ def test_the_server_can_be_run_from_code_and_tells_its_ports(tiny_bundle_root: A
         assert await server.stop()
 
     asyncio.run(test())
+
+
+def test_all_that_is_drained_shares_one_time(tiny_bundle_root: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams that take all they are given leave to the calls what is left, not as much again."""
+    given: list[float] = []
+
+    async def slow(_: Hub, timeout_s: float) -> bool:
+        given.append(timeout_s)
+        await asyncio.sleep(timeout_s)
+        return False
+
+    async def stop(server: RpcServer, grace_s: float) -> None:
+        given.append(grace_s)
+        await stopped(server, grace_s)
+
+    stopped = RpcServer.stop
+    monkeypatch.setattr(Hub, "drain", slow)
+    monkeypatch.setattr(RpcServer, "stop", stop)
+    settings = Settings(
+        http=HttpSettings(port=0),
+        grpc=GrpcSettings(port=0),
+        models=ModelSettings(roots=(tiny_bundle_root,), default="tiny"),
+        batch=BatchSettings(pin="off"),
+        drain=DrainSettings(timeout_s=1.0),
+    )
+
+    async def test() -> None:
+        server = Server(settings)
+        await server.start()
+        assert not await server.stop()
+
+    asyncio.run(test())
+    assert len(given) == 2
+    assert sum(given) < 1.01
