@@ -35,7 +35,7 @@ NEVER = {
 
 ONLY_IN = {
     "onnxruntime": {"service.runner", "trainer.export", "trainer.quantise"},
-    "typer": {"model_zoo.cli", "service.cli", "trainer.cli", "trainer.zoo"},
+    "typer": {"model_zoo.cli", "service.cli", "service.client.cli", "trainer.cli", "trainer.zoo"},
     "service.settings": {"service.cli", "service.server"},
 }
 """Modules that a few alone may import. The composition root is handed settings; all below it take plain values."""
@@ -185,6 +185,12 @@ def test_torch_cannot_be_reached(package):
 def test_the_two_transports_never_meet(one, other):
     met = [f"{module} -> {name}" for module in of(one) for name in imports(module) if name.startswith(other)]
     assert met == []
+
+
+def test_the_client_knows_nothing_of_the_server():
+    used = {name for module in of("service.client") for name in imports(module)}
+    ours = {name for name in used if not name.startswith(("service.client", "service.pb"))}
+    assert ours <= {"service.render", "service.types", "model_zoo.skeletons", "grpc", "numpy", "cv2", "typer"}
 
 
 def test_service_imports_run_one_way():

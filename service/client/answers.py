@@ -1,0 +1,157 @@
+"""What the service answers, as arrays; and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import grpc
+import numpy as np
+
+from service.pb.reppose.v1 import pose_pb2 as pb
+from service.types import Box, BoxSource, Floats
+
+LOST = "lost"
+"""Why a frame has no answer: the connection broke after it was sent. The only reason that no server gives."""
+SUPERSEDED = "superseded"
+"""Why a frame has no answer: a newer one took its place, here or at the service."""
+
+_SOURCES = {
+    pb.BOX_SOURCE_REQUEST: BoxSource.REQUEST,
+    pb.BOX_SOURCE_FOUND: BoxSource.FOUND,
+    pb.BOX_SOURCE_IMAGE: BoxSource.IMAGE,
+}
+_PREFIX = "DROP_REASON_"
+
+
+class ClientError(Exception):
+    """What went wrong with a call or a frame.
+
+    Attributes:
+        code: stable name of the error, such as `invalid_image`; `connection` where no service said anything.
+        field: the field of the request that is wrong; None where there is none.
+        status: the gRPC status.
+    """
+
+    def __init__(self, message: str, code: str, field: str | None, status: grpc.StatusCode) -> None:
+        super().__init__(message)
+        self.code, self.field, self.status = code, field, status
+
+
+@dataclass(frozen=True, slots=True)
+class Smoothed:
+    """What a stream adds to a pose."""
+
+    track_id: int
+    """The person's identity, 1 and up; 0 for a pose that is nobody sure."""
+    points: Floats
+    """(K, 2) x, y in pixels of the frame."""
+    scores: Floats
+    """(K,) 0 to 1; that of a joint that is hidden fades."""
+    lag_ms: float
+    """By how much the points of what moves are estimated to be late."""
+    reset: str | None
+    """`gap` or `jump` where this person's past was forgotten before this frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """One person in a frame."""
+
+    box: Box
+    """x, y (left and top edge), width, height in pixels of the frame."""
+    box_source: BoxSource | None
+    """Where the box comes from; None for one that this client does not know."""
+    points: Floats
+    """(K, 2) x, y in pixels of the frame, as the model gave them."""
+    scores: Floats
+    """(K,) 0 to 1."""
+    score: float
+    """Mean of the scores."""
+    smoothed: Smoothed | None = None
+    """In a stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Poses:
+    """The answer to one image."""
+
+    model: str
+    """`name@version`."""
+    decoder: str
+    size: tuple[int, int]
+    """(height, width) of the image after its EXIF orientation."""
+    keypoints: tuple[str, ...]
+    """Names of the K keypoints; empty where there is nobody."""
+    people: tuple[Person, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one frame of a stream: exactly one of `poses`, `dropped` and `error` is there."""
+
+    sequence: int
+    """What `send` returned for the frame."""
+    poses: Poses | None = None
+    dropped: str | None = None
+    """`superseded`, `deadline`, `overloaded` or `draining`, as in the contract, or `lost`."""
+    error: ClientError | None = None
+    age_ms: float = 0.0
+    """From the frame's arrival at the service to its answer."""
+    waited_ms: float = 0.0
+    """The part of it in which nothing was done for this frame."""
+
+
+def poses_from(message: pb.EstimateResponse, tracks: Sequence[pb.Track] = ()) -> Poses:
+    """The answer to an image, or to a frame with as many tracks as poses."""
+    pairs = zip(message.poses, tracks or [None] * len(message.poses), strict=True)
+    return Poses(
+        model=f"{message.model}@{message.version}",
+        decoder=message.decoder,
+        size=(message.image.height, message.image.width),
+        keypoints=tuple(each.name for each in message.poses[0].keypoints) if message.poses else (),
+        people=tuple(_person(pose, track) for pose, track in pairs),
+    )
+
+
+def answer_from(message: pb.EstimateStreamResponse, sequence: int) -> Answer:
+    """The answer to the frame that this client calls `sequence`."""
+    kind = message.WhichOneof("outcome")
+    if kind == "tracked":
+        timing = message.tracked.timing
+        waited_ms = max(0.0, timing.age_ms - timing.decode_ms - timing.infer_ms)
+        poses = poses_from(message.tracked.raw, message.tracked.tracks)
+        return Answer(sequence, poses=poses, age_ms=timing.age_ms, waited_ms=waited_ms)
+    if kind == "dropped":
+        reason = pb.DropReason.Name(message.dropped.reason).removeprefix(_PREFIX).lower()
+        return Answer(sequence, dropped=reason, age_ms=message.dropped.age_ms)
+    told = message.error
+    status = next((each for each in grpc.StatusCode if each.value[0] == told.status), grpc.StatusCode.UNKNOWN)
+    return Answer(sequence, error=ClientError(told.message, told.code, told.field or None, status))
+
+
+def error_from(error: grpc.aio.AioRpcError) -> ClientError:
+    """What a call ended with."""
+    facts = dict(error.trailing_metadata() or ())
+    code = facts.get("reppose-code", "connection")
+    return ClientError(error.details() or error.code().name, code, facts.get("reppose-field"), error.code())
+
+
+def _person(pose: pb.Pose, track: pb.Track | None) -> Person:
+    points, scores = _read(pose.keypoints)
+    box = pose.box
+    return Person(
+        box=(box.x, box.y, box.width, box.height),
+        box_source=_SOURCES.get(pose.box_source),
+        points=points,
+        scores=scores,
+        score=pose.score,
+        smoothed=None
+        if track is None
+        else Smoothed(track.id, *_read(track.keypoints), track.lag_ms, track.reset or None),
+    )
+
+
+def _read(keypoints: Iterable[pb.Keypoint]) -> tuple[Floats, Floats]:
+    rows = np.array([(each.x, each.y, each.score) for each in keypoints], float).reshape(-1, 3)
+    return rows[:, :2], rows[:, 2]
