@@ -56,12 +56,13 @@ class Reader:
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory, write_people: object) -> Reader:
-    """A reader with a photograph and annotated people."""
+    """A reader with a photograph, a clip, and annotated people."""
     import skimage
 
     folder = tmp_path_factory.mktemp("reader")
     photograph = Path(skimage.__file__).parent / "data" / "astronaut.png"
     _write_jpeg(photograph, folder / "photo.jpg")
+    _write_clip(photograph, folder / "clip.mp4")
     write_people(folder / "my-data", count=80)
     return Reader(folder, os.environ | {"VENV": sys.prefix, "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}"})
 
@@ -102,6 +103,7 @@ def test_every_command_works_as_written(reader: Reader, service: subprocess.Pope
     everything = "\n".join(outputs.values())
     assert demo.read_bytes().startswith(b"\x89PNG")
     assert (reader.folder / "pose.png").read_bytes().startswith(b"\x89PNG")
+    assert (reader.folder / "skeletons.mp4").stat().st_size > 0
     assert re.search(r'"box_source":"(found|image)"', everything.replace(" ", ""))
     assert re.search(r"^nose +\d", everything, re.MULTILINE)
     assert "my-pose" in everything
@@ -135,6 +137,16 @@ def _write_jpeg(source: Path, target: Path) -> None:
 
     with Image.open(source) as picture:
         picture.convert("RGB").save(target, quality=92)
+
+
+def _write_clip(source: Path, target: Path) -> None:
+    import cv2
+
+    picture = cv2.imread(str(source))
+    writer = cv2.VideoWriter(str(target), cv2.VideoWriter_fourcc(*"mp4v"), 25, (480, 480))
+    for left in range(0, 20, 4):
+        writer.write(picture[:480, left : left + 480])
+    writer.release()
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes]) -> None:
