@@ -117,7 +117,7 @@ def synth(
     """Make people to order: pictures with exact joints, in two and three dimensions, for training without a data set.
 
     Needs the extra `synth`, and on Debian libegl1 and libgl1-mesa-dri. The first call reads the shapes of bodies,
-    which takes a minute or two; a call that was interrupted goes on.
+    which takes a while; a call that was interrupted goes on.
 
     Example: reppose-train synth runs/synth --n 30000
     """

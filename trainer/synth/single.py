@@ -41,7 +41,7 @@ class Studio:
         self.model: BodyModel = bodies.load()
         self.renderer = Renderer(recipe.size, recipe.size)
         self.backgrounds = Backgrounds(recipe.backgrounds)
-        self.library = None if recipe.poses is None else pose.read_library(recipe.poses)
+        self.fitted = None if recipe.poses is None else pose.read_library(recipe.poses)
 
     def figure(self, rng: Rng, owner: int, at: Floats = (0.0, 0.0, 0.0)) -> Figure:
         """Anybody in any pose, dressed.
@@ -53,7 +53,7 @@ class Studio:
         """
         shape = _shape(rng)
         rest = self.model.rest(shape)
-        taken = pose.sample_body_pose(rng, self.library)
+        taken = pose.sample_body_pose(rng, self.fitted)
         body = rest.posed(taken.rotations, taken.root, at)
         layers = looks.wardrobe(rng, female=shape.gender)
         drawn = Drawn(dressing.surface(self.model), body.vertices, body.normals, layers, owner)
