@@ -5,7 +5,7 @@ The rules of the contract stand in `proto/reppose/v1/pose.proto` and are kept by
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -132,3 +132,37 @@ class Closing:
 
 
 Outcome = Answered | Failed | Dropped | Closing
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """What time it is."""
+
+    monotonic: Callable[[], float]
+    """As `time.monotonic`, which the deadlines of `predict` are by."""
+    wall: Callable[[], float]
+    """As `time.time`: the same on all replicas."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What streams may do."""
+
+    streams: int = 256
+    """Most open streams."""
+    mailbox: int = 16
+    """Most frames that may wait in a live stream."""
+    max_age_s: float = 1.0
+    """After this long a live frame is not worth an answer."""
+    idle_s: float = 60.0
+    """How long a stream may be silent."""
+    save_s: float = 5.0
+    """How often the session of an open stream is saved."""
+    in_flight: int = 1
+    """Most frames of a stream without tracking in a model's queue."""
+    window: int = 16
+    """Most unanswered frames of a file stream."""
+    boxes: int = 32
+    """Most boxes of one frame."""
+    log: bool = True
+    """Write a line for every stream that has ended."""

@@ -17,13 +17,8 @@ from dataclasses import dataclass
 from typing import Protocol
 from weakref import WeakValueDictionary
 
-from pydantic import ValidationError
-
-from service import decoding
 from service.errors import (
     DeadlineExceeded,
-    InvalidRequest,
-    InvalidToken,
     NotReady,
     Overloaded,
     ServiceError,
@@ -32,28 +27,31 @@ from service.errors import (
 )
 from service.logs import facts, log
 from service.registry import Registry
-from service.streams import live, state
+from service.streams import beginning, live
 from service.streams import store as stores
+from service.streams.beginning import Beginnings
 from service.streams.contract import (
-    MAX_SEQUENCE,
     Answered,
-    Failed,
+    Clocks,
     Opened,
+    Rules,
     StreamConfig,
     StreamFrame,
 )
-from service.streams.live import Clocks, Predict, Stream
+from service.streams.live import Stream
+from service.streams.looking import Predict
 from service.streams.session import Session
-from service.streams.state import SessionConfig
+from service.streams.single import Singles
 from service.streams.store import NEW, Store, check_name
 from service.streams.token import Signer
 
 CLOCKS = Clocks(time.monotonic, time.time)
+RULES = Rules()
 _ROUNDS = 4
 """How often per idle time, at least, everything is looked after."""
 
 
-class Observer(live.Observer, Protocol):
+class Observer(live.Observer, beginning.Observer, Protocol):
     """Is told what happens, for metrics."""
 
     def opened(self, transport: str) -> None:
@@ -61,33 +59,6 @@ class Observer(live.Observer, Protocol):
 
     def closed(self, transport: str) -> None:
         """A stream has ended."""
-
-    def resumed(self, source: str) -> None:
-        """Something was continued, from the `store` or from a `token`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What streams may do."""
-
-    streams: int = 256
-    """Most open streams."""
-    mailbox: int = 16
-    """Most frames that may wait in a live stream."""
-    max_age_s: float = 1.0
-    """After this long a live frame is not worth an answer."""
-    idle_s: float = 60.0
-    """How long a stream may be silent."""
-    save_s: float = 5.0
-    """How often the session of an open stream is saved."""
-    in_flight: int = 1
-    """Most frames of a stream without tracking in a model's queue."""
-    window: int = 16
-    """Most unanswered frames of a file stream."""
-    boxes: int = 32
-    """Most boxes of one frame."""
-    log: bool = True
-    """Write a line for every stream that has ended."""
 
 
 @dataclass(eq=False, slots=True)
@@ -125,11 +96,15 @@ class Hub:
         store: Store,
         signer: Signer,
         observer: Observer,
-        rules: Rules = Rules(),
+        rules: Rules = RULES,
         clocks: Clocks = CLOCKS,
     ) -> None:
-        self._predict, self._registry, self._store = predict, registry, store
-        self._signer, self._observer, self._rules, self._clocks = signer, observer, rules, clocks
+        self._predict, self._store, self._observer = predict, store, observer
+        self._rules, self._clocks = rules, clocks
+        self._beginnings = Beginnings(registry, store, signer, observer, rules, clocks)
+        self._singles = Singles(
+            predict, store, self._beginnings, observer, rules, clocks, lambda *key: key in self._by_name
+        )
         self._held: dict[Stream, _Held] = {}
         self._by_name: dict[tuple[str, str], _Held] = {}
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
@@ -170,7 +145,7 @@ class Hub:
                 if (rival := self._by_name.get((owner, config.session or ""))) is not None:
                     rival.stream.fail(SessionConflict("the session was opened again"))
                     await self._release(rival)
-                session, opened, revision = await self._begin(config, owner)
+                session, opened, revision = await self._beginnings.begin(config, owner)
                 if self._draining:
                     raise NotReady("the service is stopping")
                 held = self._hold(session, opened, config.session, revision, owner, transport, cut)
@@ -211,26 +186,10 @@ class Hub:
         numbered: bool,
         deadline_s: float,
     ) -> tuple[Answered, Opened]:
-        """Answer one frame of a session whose client holds no stream; the session is begun where there is none.
-
-        Args:
-            config: with the session's name.
-            owner: whose it is.
-            frame: the frame.
-            numbered: its `sequence` means something.
-            deadline_s: as `Predictor.predict` takes it.
-
-        Raises:
-            What `open` and `Predictor.predict` raise; SessionConflict where a stream has the session, or somebody else
-            continued it at the same time.
-        """
-        try:
-            answer, opened = await self._frame(config, owner, frame, numbered, deadline_s)
-        except Exception as error:
-            self._observer.frame(Failed(frame.sequence, error))
-            raise
-        self._observer.frame(answer)
-        return answer, opened
+        """Answer one frame of a session whose client holds no stream, see `single.Singles.answer`."""
+        if self._draining:
+            raise NotReady("the service is stopping")
+        return await self._singles.answer(config, owner, frame, numbered=numbered, deadline_s=deadline_s)
 
     async def forget(self, owner: str, name: str) -> bool:
         """Forget a session; whether there was one. A stream that has it ends.
@@ -268,106 +227,6 @@ class Hub:
             await self.close(stream)
         await self._store.close()
 
-    async def _frame(
-        self, config: StreamConfig, owner: str, frame: StreamFrame, numbered: bool, deadline_s: float
-    ) -> tuple[Answered, Opened]:
-        if self._draining:
-            raise NotReady("the service is stopping")
-        arrived_s = self._clocks.monotonic()
-        if (owner, config.session) in self._by_name:
-            raise SessionConflict("a stream has this session")
-        session, opened, revision = await self._begin(config, owner)
-        sequence = frame.sequence if numbered else None
-        if numbered and not (-1 if session.sequence is None else session.sequence) < sequence <= MAX_SEQUENCE:
-            raise InvalidRequest(
-                f"sequence must rise up to 2^63 - 1: {sequence} follows {session.sequence}", "sequence"
-            )
-        time_s = self._clocks.wall() if frame.timestamp_s is None else frame.timestamp_s
-        session.check_time(time_s)
-        prediction, planned = await live.look(
-            session,
-            opened,
-            self._predict,
-            frame,
-            time_s,
-            wait_for_room=False,
-            deadline_s=deadline_s,
-            max_boxes=self._rules.boxes,
-        )
-        poses = session.update(time_s, prediction.poses, prediction.size, planned=planned, sequence=sequence)
-        if (owner, config.session) in self._by_name:
-            raise SessionConflict("a stream has taken this session meanwhile")
-        now_s = self._clocks.monotonic()
-        await self._store.save(owner, check_name(config.session or ""), session.to_bytes(), revision, now_s)
-        token = self._sign(session, owner) if frame.want_token else None
-        return Answered(sequence, prediction, poses, now_s - arrived_s, token), opened
-
-    async def _begin(self, config: StreamConfig, owner: str) -> tuple[Session, Opened, int]:
-        """The session of a stream, what it came to be, and its revision in the store."""
-        revision, found, source = NEW, None, ""
-        if config.session is not None:
-            stored = await self._store.load(owner, check_name(config.session), self._clocks.monotonic())
-            if stored is not None:
-                found, revision = stored
-                source = "store"
-        if config.resume_token is not None:
-            found = self._signer.open(config.resume_token, owner, self._clocks.wall()).state
-            source = "token"
-        session = self._new(config) if found is None else self._continued(found, config)
-        model = self._registry.get(session.config.model)
-        opened = Opened(
-            model=session.config.model,
-            decoder=decoding.pick(model.manifest, config.decoder).name,
-            smoothing=session.config.smoothing,
-            parameters=session.config.parameters,
-            tracking=session.config.tracking,
-            mode=config.mode,
-            mailbox=1 if config.mailbox is None else config.mailbox,
-            max_age_s=min(config.max_age_s or self._rules.max_age_s, self._rules.max_age_s),
-            resumed=found is not None,
-            last_sequence=session.sequence,
-            last_time_s=session.time_s,
-        )
-        if not 1 <= opened.mailbox <= self._rules.mailbox:
-            raise InvalidRequest(f"mailbox must lie between 1 and {self._rules.mailbox}", "mailbox")
-        if not opened.max_age_s > 0:
-            raise InvalidRequest("the longest age of a frame must be positive", "max_age_ms")
-        if source:
-            self._observer.resumed(source)
-        return session, opened, revision
-
-    def _new(self, config: StreamConfig) -> Session:
-        model = self._registry.get(config.model)
-        asked = {"smoothing": config.smoothing, "tracking": config.tracking}
-        try:
-            settings = SessionConfig(
-                model=model.reference,
-                keypoints=len(model.manifest.keypoints),
-                parameters={name: float(value) for name, value in config.parameters.items()},
-                **{name: value for name, value in asked.items() if value is not None},
-            )
-        except ValidationError as error:
-            fault = error.errors(include_url=False, include_input=False)[0]
-            raise InvalidRequest(
-                f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}", "smoothing"
-            ) from error
-        return Session(settings, model.skeleton.sigmas)
-
-    def _continued(self, data: bytes, config: StreamConfig) -> Session:
-        """The session of these bytes, if it is what the client says that it is."""
-        settings, begin = state.from_bytes(data)
-        same = {
-            "model": config.model in (None, settings.model, settings.model.partition("@")[0]),
-            "smoothing": config.smoothing in (None, settings.smoothing),
-            "parameters": not config.parameters or dict(config.parameters) == settings.parameters,
-            "tracking": config.tracking in (None, settings.tracking),
-        }
-        for field, holds in same.items():
-            if not holds:
-                was = getattr(settings, field)
-                raise InvalidRequest(f"the session was opened with {field} {was!r}", field)
-        return Session(settings, self._registry.get(settings.model).skeleton.sigmas, begin)
-
     def _hold(
         self,
         session: Session,
@@ -383,7 +242,7 @@ class Hub:
             session,
             opened,
             self._predict,
-            sign=lambda each: self._sign(each, owner),
+            sign=lambda each: self._beginnings.sign(each, owner),
             clocks=self._clocks,
             observer=self._observer,
             in_flight=rules.in_flight,
@@ -424,14 +283,6 @@ class Hub:
             # it made room for others, which nobody else has noticed
             held.revision = await self._store.save(held.owner, held.name, data, NEW, now_s)
         held.saved_s, held.saved = now_s, sequence
-
-    def _sign(self, session: Session, owner: str) -> str:
-        """A token; empty where the session is too large for one."""
-        try:
-            return self._signer.sign(session.to_bytes(), session.config.model, owner, self._clocks.wall())
-        except InvalidToken as error:
-            log.warning("no resume token", extra=facts(why=str(error)))
-            return ""
 
     def _turn(self, owner: str, name: str | None) -> asyncio.Lock:
         """One at a time for each session; where there is none, nobody else is waited for."""

@@ -24,10 +24,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.errors import DeadlineExceeded, InvalidBoxes, InvalidRequest, NotReady, Overloaded
+from service.errors import DeadlineExceeded, NotReady, Overloaded
 from service.streams.contract import (
-    MAX_SEQUENCE,
     Answered,
+    Clocks,
     Closing,
     Dropped,
     DropReason,
@@ -37,27 +37,14 @@ from service.streams.contract import (
     Outcome,
     StreamFrame,
 )
-from service.streams.session import MAX_TIME_S, Session
-from service.types import Box, Frame, Options, Prediction
+from service.streams.looking import Predict, look
+from service.streams.order import Order
+from service.streams.session import Session
 
 UNREAD = 256
 """Most outcomes of a live stream that nobody has read yet, waiting frames included."""
 ANSWERS_AHEAD = 4
 """Answers that may be unread before the next frame is computed."""
-BACK_S = 1.0
-"""A frame that was taken so much before the one before it means that the clock was set back."""
-_TICK_S = 1e-6
-"""Least interval between frames that are timed by their arrival."""
-
-
-class Predict(Protocol):
-    """`Predictor.predict`."""
-
-    async def __call__(
-        self, frame: Frame, options: Options, *, wait_for_room: bool = False, deadline_s: float = math.inf
-    ) -> Prediction:
-        """Answer one frame."""
-        ...
 
 
 class Observer(Protocol):
@@ -66,16 +53,6 @@ class Observer(Protocol):
     def frame(self, outcome: Outcome) -> None:
         """A frame has its outcome."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """What time it is."""
-
-    monotonic: Callable[[], float]
-    """As `time.monotonic`, which the deadlines of `predict` are by."""
-    wall: Callable[[], float]
-    """As `time.time`: the same on all replicas."""
 
 
 @dataclass(eq=False, slots=True)
@@ -139,9 +116,7 @@ class Stream:
         self._ahead = 0
         self._open = True
         self._draining = False
-        self._timed: bool | None = None
-        self._sequence = -1 if session.sequence is None else session.sequence
-        self._time_s = session.time_s
+        self._order = Order(session.sequence, session.time_s, clocks.wall, may_be_untimed=self._live)
         self._last: asyncio.Future[None] | None = None
         self._room, self._work, self._ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
         count = 1 if opened.tracking else in_flight
@@ -159,8 +134,7 @@ class Stream:
         if not self._open:
             return
         self.moved_s = arrived_s = self._clocks.monotonic()
-        self._check_sequence(frame.sequence)
-        time_s, fault = self._time_of(frame)
+        time_s, fault = self._order.take(frame)
         slot = _Slot(frame, arrived_s, time_s, asyncio.get_running_loop().create_future())
         self._slots.append(slot)
         if frame.error is not None or fault is not None:
@@ -227,35 +201,6 @@ class Stream:
                 return Closing(self._sign(self.session), self.session.sequence)
             self._ready.clear()
             await self._ready.wait()
-
-    def _check_sequence(self, sequence: int) -> None:
-        if not self._sequence < sequence <= MAX_SEQUENCE:
-            raise InvalidRequest(
-                f"sequence must rise up to 2^63 - 1: {sequence} follows {self._sequence}", "sequence"
-            )
-        self._sequence = sequence
-
-    def _time_of(self, frame: StreamFrame) -> tuple[float, InvalidRequest | None]:
-        """When a frame was taken, or what is wrong with it. Raises InvalidRequest where the contract is broken."""
-        before, time_s = self._time_s, frame.timestamp_s
-        if self._timed is not None and self._timed is not (time_s is not None):
-            raise InvalidRequest("either all frames of a stream have a timestamp, or none", "timestamp_s")
-        self._timed = time_s is not None
-        if time_s is None:
-            if not self._live:
-                raise InvalidRequest("frames of a file need timestamps", "timestamp_s")
-            time_s = self._clocks.wall()
-            if before is not None and before - BACK_S < time_s <= before:
-                time_s = before + _TICK_S
-        if not (math.isfinite(time_s) and abs(time_s) <= MAX_TIME_S):
-            return time_s, InvalidRequest("a timestamp must be a finite number of seconds", "timestamp_s")
-        if before is not None and time_s <= before:
-            fault = InvalidRequest(f"time must move on: {time_s!r} follows {before!r}", "timestamp_s")
-            if time_s <= before - BACK_S:
-                raise fault
-            return time_s, fault
-        self._time_s = time_s
-        return time_s, None
 
     async def _run(self) -> None:
         while (slot := await self._take()) is not None:
@@ -331,38 +276,3 @@ def _why_dropped(error: Exception) -> DropReason | None:
     if isinstance(error, Overloaded):
         return DropReason.OVERLOADED
     return DropReason.DEADLINE if isinstance(error, DeadlineExceeded) else None
-
-
-async def look(
-    session: Session,
-    opened: Opened,
-    predict: Predict,
-    frame: StreamFrame,
-    time_s: float,
-    *,
-    wait_for_room: bool,
-    deadline_s: float,
-    max_boxes: int,
-) -> tuple[Prediction, bool]:
-    """What is seen in a frame, and whether it was looked at where people were expected.
-
-    Raises:
-        What `Predictor.predict` raises.
-    """
-
-    async def ask(boxes: tuple[Box, ...] | None) -> Prediction:
-        asked = frame.options
-        options = Options(boxes, opened.model, opened.decoder, compare=asked.compare, heatmaps=asked.heatmaps)
-        return await predict(frame.frame, options, wait_for_room=wait_for_room, deadline_s=deadline_s)
-
-    sent = frame.options.boxes
-    expected = None if sent is not None else session.plan(time_s)
-    if expected is not None:
-        try:
-            prediction = await ask(expected[:max_boxes])
-        except InvalidBoxes:  # outside of a frame that is smaller than the last one
-            pass
-        else:
-            if prediction.size == session.size:
-                return prediction, True
-    return await ask(sent), False

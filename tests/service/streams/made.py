@@ -10,8 +10,8 @@ import numpy as np
 
 from model_zoo import skeletons
 from service.errors import InvalidImage
-from service.streams.contract import Mode, Opened, Outcome, StreamFrame
-from service.streams.live import Clocks, Stream
+from service.streams.contract import Clocks, Mode, Opened, Outcome, StreamFrame
+from service.streams.live import Stream
 from service.streams.session import Session
 from service.streams.state import SessionConfig
 from service.types import BoxSource, Frame, Options, Pose, Prediction, Timing

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from service.batcher import Batcher
 from service.errors import DeadlineExceeded, InvalidImage, InvalidRequest, NotReady, Overloaded
-from service.streams.contract import Answered, Closing, Dropped, DropReason, Failed, Mode
-from service.streams.live import ANSWERS_AHEAD, UNREAD, Clocks
+from service.streams.contract import Answered, Clocks, Closing, Dropped, DropReason, Failed, Mode
+from service.streams.live import ANSWERS_AHEAD, UNREAD
 from service.streams.session import Session
 from tests.service.streams import made
 from tests.service.streams.made import GARBAGE, Model, frame, rest, settle, stream
