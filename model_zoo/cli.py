@@ -249,6 +249,14 @@ def _outputs(manifest: BundleManifest) -> dict[str, str]:
         facts["heatmaps"] = f"{heatmaps.height} x {heatmaps.width}, stride {heatmaps.stride:g}"
     if (points := manifest.keypoints_output) is not None:
         facts["keypoints"] = f"by {points.decoder}, in the graph" if points.decoder else "by the net itself"
+    if (presence := manifest.presence) is not None:
+        facts["presence"] = f"of a {presence.of}"
+    for classes in manifest.classes:
+        facts[classes.of] = ", ".join(classes.labels)
+    if (depth := manifest.depth) is not None:
+        facts["depth"] = f"z relative to {depth.root}"
+    for each in manifest.calibration:
+        facts[f"{each.of} calibrated"] = f"error {each.error_before:.3f} to {each.error:.3f} on {each.data}"
     if (codec := manifest.codec) is not None:
         blur = f", blur {codec.dark_blur_kernel}" if codec.dark_blur_kernel else ""
         facts["codec"] = f"{codec.kind}, sigma {codec.sigma_cells:g} cells; decoder {codec.decoder}{blur}"

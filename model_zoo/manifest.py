@@ -6,23 +6,36 @@ metadata of the ONNX file itself (key `reppose.manifest`), so that a single `.on
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
     Field,
     PositiveFloat,
     PositiveInt,
-    Tag,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
     model_validator,
 )
 
 from model_zoo import skeletons
 from model_zoo.errors import SkeletonError
+from model_zoo.outputs import (
+    ClassesOutput,
+    DepthOutput,
+    Document,
+    HeatmapOutput,
+    KeypointsOutput,
+    Output,
+    PresenceOutput,
+)
 
-SCHEMA_VERSION = 1
+NEWEST_SCHEMA = 2
+"""Newest form of this document. 2 added outputs other than heatmaps and keypoints, and calibration."""
+MOST_OUTPUTS = 16
+SCORES = "scores"
+"""What calibration calls the scores of keypoints, whichever output they are read from."""
 ONNX_METADATA_KEY = "reppose.manifest"
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -34,11 +47,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Precision = Literal["fp32", "int8"]
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
-
-class Normalisation(_Document):
+class Normalisation(Document):
     """How pixels become the net's numbers: (pixel - mean) / scale, the same for all channels."""
 
     mean: float = 114.0
@@ -49,7 +58,7 @@ class Normalisation(_Document):
     """True: the graph takes raw pixels and does this itself."""
 
 
-class InputSpec(_Document):
+class InputSpec(Document):
     """The one input of the graph: a batch of crops."""
 
     name: str
@@ -73,46 +82,7 @@ class InputSpec(_Document):
         return self.height, self.width
 
 
-class HeatmapOutput(_Document):
-    """One output of the graph: (N, K, H, W) float32 heatmaps, best possible peak 1."""
-
-    name: str
-    """Name of the graph's output."""
-    kind: Literal["heatmaps"] = "heatmaps"
-    """What the numbers are."""
-    height: PositiveInt
-    """Cells down."""
-    width: PositiveInt
-    """Cells across."""
-    stride: PositiveFloat
-    """Crop pixels that one cell covers."""
-
-
-class KeypointsOutput(_Document):
-    """One output of the graph: (N, K, 3) float32, each keypoint's x and y in pixels of the crop, and its score."""
-
-    name: str
-    """Name of the graph's output."""
-    kind: Literal["keypoints"] = "keypoints"
-    """What the numbers are."""
-    decoder: str | None = None
-    """Name of the decoder that the graph applies to its heatmaps; none where the net answers keypoints itself."""
-
-
-def _kind(output: object) -> object:
-    """What an output is; one that does not say is heatmaps, the only kind of the first manifests."""
-    if isinstance(output, dict):
-        return output.get("kind", "heatmaps")
-    return getattr(output, "kind", None)
-
-
-Output = Annotated[
-    Annotated[HeatmapOutput, Tag("heatmaps")] | Annotated[KeypointsOutput, Tag("keypoints")],
-    Discriminator(_kind),
-]
-
-
-class Codec(_Document):
+class Codec(Document):
     """How keypoints were written as heatmaps, and how to read them back."""
 
     kind: Literal["gaussian"] = "gaussian"
@@ -131,7 +101,7 @@ class Codec(_Document):
         return self
 
 
-class Hashes(_Document):
+class Hashes(Document):
     """One file of the bundle."""
 
     sha256: Sha256
@@ -140,7 +110,7 @@ class Hashes(_Document):
     """Size of the file."""
 
 
-class DataSet(_Document):
+class DataSet(Document):
     """Where labels and pictures came from."""
 
     name: str
@@ -151,7 +121,7 @@ class DataSet(_Document):
     """Terms of the pictures and labels."""
 
 
-class Training(_Document):
+class Training(Document):
     """Where the weights come from: enough to make them again."""
 
     command: str
@@ -176,7 +146,7 @@ class Training(_Document):
     """Commands of the runs whose weights this one began with, the first one first."""
 
 
-class Accuracy(_Document):
+class Accuracy(Document):
     """One measured figure."""
 
     data: str
@@ -195,7 +165,7 @@ class Accuracy(_Document):
     """Which of the bundle's graphs was measured."""
 
 
-class Agreement(_Document):
+class Agreement(Document):
     """How far another form of the net is from the net that was trained, at most, on the same real crops."""
 
     net: str
@@ -204,9 +174,42 @@ class Agreement(_Document):
     """Difference of the heatmaps, whose best possible peak is 1; none for a net without heatmaps."""
     points_px: Annotated[float, Field(ge=0)]
     """Distance of sure keypoints in crop pixels."""
+    probability: Annotated[float, Field(ge=0)] | None = None
+    """Difference of presence and of the probabilities of classes; none for a net without them."""
+    depth_px: Annotated[float, Field(ge=0)] | None = None
+    """Difference of the depths in crop pixels; none for a net without depth."""
 
 
-class Quantisation(_Document):
+class Calibration(Document):
+    """How probabilities were made to come true as often as they say, and how often they do.
+
+    Log-odds x of the net became scale x + shift; of several classes, logits became scale times as large. The graph does
+    so itself, but for scores that are read from its heatmaps, see `model_zoo.scores`.
+    """
+
+    of: str
+    """Name of the output, or `scores` for those of keypoints."""
+    scale: PositiveFloat
+    """1 / temperature."""
+    shift: float = 0.0
+    """Added to log-odds; 0 for several classes."""
+    event: str
+    """What the probability is of."""
+    data: str
+    """Set and split that this was fitted and measured on."""
+    count: PositiveInt
+    """Labelled cases that counted."""
+    bins: PositiveInt
+    """Of the expected calibration error: as many equal parts of 0 to 1."""
+    error_before: Annotated[float, Field(ge=0, le=1)]
+    """Expected calibration error without it: mean distance of probability and frequency."""
+    error: Annotated[float, Field(ge=0, le=1)]
+    """The same with it, each half of the cases by what was fitted on the other half."""
+    command: str
+    """The command that was run."""
+
+
+class Quantisation(Document):
     """How the int8 graph was made from the fp32 graph."""
 
     method: str
@@ -223,11 +226,11 @@ class Quantisation(_Document):
     """Of the packages that did it."""
 
 
-class BundleManifest(_Document):
+class BundleManifest(Document):
     """All facts about one version of one model."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
-    """Version of this document's form."""
+    schema_version: Literal[1, 2] = 1
+    """Version of this document's form; the oldest that has what it says, so that older services read it too."""
     name: Name
     """Name of the model, as in a request."""
     version: Name
@@ -246,8 +249,9 @@ class BundleManifest(_Document):
     """The crop that goes in."""
     normalisation: Normalisation = Normalisation()
     """Pixels to numbers."""
-    outputs: tuple[Output, ...] = Field(min_length=1, max_length=2)
-    """What comes out; of each kind at most one."""
+    outputs: tuple[Output, ...] = Field(min_length=1, max_length=MOST_OUTPUTS)
+    """What comes out: heatmaps, keypoints or both, and maybe more; at most one of each kind, but of classes of each
+    `of`."""
     codec: Codec | None = None
     """Keypoints to heatmaps and back; none for a net without heatmaps."""
     model_file: FileName = "model.onnx"
@@ -270,6 +274,28 @@ class BundleManifest(_Document):
     """How far the forms of the net are from the trained one."""
     quantisation: Quantisation | None = None
     """How `int8_file` was made; none without one."""
+    calibration: tuple[Calibration, ...] = ()
+    """What was done to probabilities; none where they are as the net learnt them."""
+
+    @field_validator("schema_version", mode="before")
+    @classmethod
+    def _is_known(cls, version: Any) -> Any:
+        if isinstance(version, int) and version > NEWEST_SCHEMA:
+            raise ValueError(
+                f"{version} is newer than this software, which reads up to {NEWEST_SCHEMA}: update it"
+            )
+        return version
+
+    @model_serializer(mode="wrap")
+    def _as_old_as_possible(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what the first form has not, and what says nothing then."""
+        document = handler(self)
+        if self.schema_version == 1:
+            document.pop("calibration", None)
+            for each in document.get("agreement", ()):
+                for late in ("probability", "depth_px"):
+                    each.pop(late, None)
+        return document
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
@@ -279,14 +305,40 @@ class BundleManifest(_Document):
             raise ValueError(str(error)) from error
         if self.keypoints != expected:
             raise ValueError(f"keypoints differ from those of skeleton {self.skeleton}")
-        for key in ("name", "kind"):
-            if len({getattr(output, key) for output in self.outputs}) < len(self.outputs):
-                raise ValueError(f"two outputs have the same {key}")
+        self._outputs_agree()
+        self._calibration_agrees()
+        if self.schema_version < (needed := schema_of(self.outputs, self.calibration)):
+            raise ValueError(f"schema_version {self.schema_version} has no such parts; {needed} has")
         if self.heatmaps is not None:
             self._can_be_decoded(self.heatmaps)
         if self.int8_file == self.model_file:
             raise ValueError("int8_file and model_file are the same file")
         return self
+
+    def _outputs_agree(self) -> None:
+        if len({each.name for each in self.outputs}) < len(self.outputs):
+            raise ValueError("two outputs have the same name")
+        if len({_identity(each) for each in self.outputs}) < len(self.outputs):
+            raise ValueError("two outputs have the same kind, or are classes of the same")
+        if self.heatmaps is None and self.keypoints_output is None:
+            raise ValueError("there must be an output of heatmaps or of keypoints")
+        if self.depth is not None and self.depth.root not in self.keypoints:
+            raise ValueError(f"depth is relative to {self.depth.root!r}, which {self.skeleton} has not")
+
+    def _calibration_agrees(self) -> None:
+        known = [
+            SCORES,
+            *(each.name for each in self.outputs if isinstance(each, PresenceOutput | ClassesOutput)),
+        ]
+        names = [each.of for each in self.calibration]
+        if len(set(names)) < len(names):
+            raise ValueError("one output is calibrated twice")
+        if unknown := set(names) - set(known):
+            raise ValueError(f"calibration of {', '.join(sorted(unknown))}: known are {', '.join(known)}")
+        if SCORES in [each.name for each in self.outputs]:
+            raise ValueError(
+                f"no output may be called {SCORES!r}: calibration means those of keypoints by it"
+            )
 
     def _can_be_decoded(self, output: HeatmapOutput) -> None:
         covered = (output.height * output.stride, output.width * output.stride)
@@ -304,3 +356,33 @@ class BundleManifest(_Document):
     def keypoints_output(self) -> KeypointsOutput | None:
         """The output of keypoints that are decoded already; None for a graph that leaves that to others."""
         return next((each for each in self.outputs if isinstance(each, KeypointsOutput)), None)
+
+    @property
+    def presence(self) -> PresenceOutput | None:
+        """The output that says whether anybody is there; None without one."""
+        return next((each for each in self.outputs if isinstance(each, PresenceOutput)), None)
+
+    @property
+    def depth(self) -> DepthOutput | None:
+        """The output of z; None without one."""
+        return next((each for each in self.outputs if isinstance(each, DepthOutput)), None)
+
+    @property
+    def classes(self) -> tuple[ClassesOutput, ...]:
+        """The outputs of classes."""
+        return tuple(each for each in self.outputs if isinstance(each, ClassesOutput))
+
+    @property
+    def score_calibration(self) -> Calibration | None:
+        """That of the keypoints' scores; None where they are as the net gives them."""
+        return next((each for each in self.calibration if each.of == SCORES), None)
+
+
+def schema_of(outputs: Iterable[Output], calibration: Iterable[Calibration] = ()) -> int:
+    """The oldest `schema_version` of a manifest with these parts."""
+    first = all(isinstance(each, HeatmapOutput | KeypointsOutput) for each in outputs)
+    return 1 if first and not tuple(calibration) else 2
+
+
+def _identity(output: Output) -> tuple[str, str]:
+    return output.kind, output.of if isinstance(output, ClassesOutput) else ""

@@ -80,6 +80,30 @@ def test_show_tells_what_the_graphs_answer_and_which_there_are(tmp_path, manifes
     ]
 
 
+def test_show_tells_of_presence_classes_and_depth(tmp_path, manifest_of, document):
+    more = [
+        {"kind": "presence", "name": "presence", "of": "hand"},
+        {"kind": "classes", "name": "gesture", "of": "gesture", "labels": ["fist", "thumb"]},
+        {"kind": "depth", "name": "depth", "root": "nose"},
+    ]
+    calibrated = {
+        "of": "gesture", "scale": 0.5, "event": "the class is right", "data": "val", "count": 9, "bins": 15,
+        "error_before": 0.25, "error": 0.03, "command": "none",
+    }  # fmt: skip
+    manifest = manifest_of(
+        outputs=[*document()["outputs"], *more], calibration=[calibrated], schema_version=2
+    )
+    bundle.write(tmp_path, manifest, {"model.onnx": b"graph"})
+    shown = run("show", "toy", "--root", tmp_path).stdout.splitlines()
+    for line in (
+        "presence:  of a hand",
+        "gesture:   fist, thumb",
+        "depth:     z relative to nose",
+        "gesture calibrated: error 0.250 to 0.030 on val",
+    ):
+        assert line in shown
+
+
 def test_show_of_a_net_without_heatmaps(tmp_path, manifest_of):
     manifest = manifest_of(outputs=[{"kind": "keypoints", "name": "keypoints"}], codec=None)
     bundle.write(tmp_path, manifest, {"model.onnx": b"the graph"})

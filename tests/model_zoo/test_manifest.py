@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from model_zoo import bundle, manifest
+from model_zoo import bundle, manifest, outputs
 from model_zoo.errors import ManifestError
-from model_zoo.manifest import ONNX_METADATA_KEY, BundleManifest, Codec
+from model_zoo.manifest import ONNX_METADATA_KEY, BundleManifest, Calibration, Codec, schema_of
 
 HEATMAPS = {"name": "heatmaps", "kind": "heatmaps", "height": 32, "width": 24, "stride": 8}
 ACCURACY = {
     "data": "lsp", "metric": "PCK@0.2", "value": 1, "people": 1, "decoder": "dark", "command": "none",
 }  # fmt: skip
 KEYPOINTS = {"name": "keypoints", "kind": "keypoints", "decoder": "dark"}
+PRESENCE = {"name": "presence", "kind": "presence", "of": "hand"}
+GESTURE = {"name": "gesture", "kind": "classes", "of": "gesture", "labels": ["0", "1", "2"]}
+HANDEDNESS = {
+    "name": "handedness", "kind": "classes", "of": "handedness", "labels": ["left", "right"], "mirror": [1, 0],
+}  # fmt: skip
+DEPTH = {"name": "depth", "kind": "depth", "root": "nose"}
+CALIBRATION = {
+    "of": "presence", "scale": 0.7, "shift": 0.1, "event": "somebody is there", "data": "val", "count": 100, "bins": 15,
+    "error_before": 0.2, "error": 0.02, "command": "reppose-train export",
+}  # fmt: skip
+MANY = [HEATMAPS, KEYPOINTS, PRESENCE, GESTURE, HANDEDNESS, DEPTH]
 
 
 def refused_fields(document: dict[str, Any]) -> set[str]:
@@ -48,6 +62,66 @@ def test_a_net_may_answer_keypoints_alone(manifest_of):
     assert made.keypoints_output.decoder is None
 
 
+def test_presence_classes_and_depth_are_found_by_what_they_are(manifest_of):
+    made = manifest_of(outputs=MANY[::-1], calibration=[CALIBRATION], schema_version=2)
+    assert BundleManifest.model_validate_json(made.model_dump_json()) == made
+    assert bundle.manifest_from_metadata(bundle.metadata_of(made)) == made
+    assert made.presence.of == "hand"
+    assert made.depth.root == "nose"
+    assert [each.of for each in made.classes] == ["handedness", "gesture"]
+    assert [each.mirror for each in made.classes] == [(1, 0), None]
+    assert (made.heatmaps.name, made.keypoints_output.name) == ("heatmaps", "keypoints")
+    assert [outputs.shape(each, 19) for each in made.outputs] == [
+        (19,),
+        (2,),
+        (3,),
+        (),
+        (19, 3),
+        (19, 32, 24),
+    ]
+
+
+def test_a_manifest_is_of_the_oldest_form_that_has_its_parts(manifest_of):
+    """What says nothing new is written as before, so that a service of before reads it."""
+    old, new = manifest_of(), manifest_of(outputs=MANY, schema_version=2)
+    assert "calibration" not in old.model_dump(mode="json")
+    assert new.model_dump(mode="json")["calibration"] == []
+    assert schema_of(old.outputs) == 1
+    assert schema_of(new.outputs) == schema_of(old.outputs, [Calibration(**CALIBRATION)]) == 2
+    agreement = {"net": "fused", "points_px": 0.0, "probability": 1e-6}
+    assert "probability" not in manifest_of(agreement=[agreement | {"probability": None}]).model_dump_json()
+    assert (
+        "probability" in manifest_of(agreement=[agreement], outputs=MANY, schema_version=2).model_dump_json()
+    )
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+_PARTS = st.sampled_from([HEATMAPS, KEYPOINTS, PRESENCE, GESTURE, HANDEDNESS, DEPTH])
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(parts=st.lists(_PARTS, max_size=7), where=st.integers(0, 6), data=st.data())
+def test_a_manifest_in_which_anything_was_changed_is_refused_or_agrees_with_itself(
+    document, parts, where, data
+):
+    made = document(outputs=[dict(each) for each in parts], calibration=[dict(CALIBRATION)], schema_version=2)
+    part = made["outputs"][where % len(parts)] if parts else made
+    part[data.draw(st.sampled_from(sorted(part)), "field")] = data.draw(_JSON, "value")
+    try:
+        text = json.dumps(made)
+        found = bundle.manifest_from_metadata({ONNX_METADATA_KEY: text})
+    except ManifestError:
+        return
+    kinds = [(each.kind, getattr(each, "of", "") if each.kind == "classes" else "") for each in found.outputs]
+    assert len(set(kinds)) == len(kinds)
+    assert found.heatmaps is not None or found.keypoints_output is not None
+    assert bundle.manifest_from_metadata(bundle.metadata_of(found)) == found
+
+
 def test_a_manifest_from_before_int8_and_kinds_still_loads(manifest_of):
     made = manifest_of()
     assert (made.heatmaps.kind, made.keypoints_output, made.int8_file) == ("heatmaps", None, None)
@@ -78,7 +152,9 @@ def test_onnx_metadata_without_a_manifest_is_refused(metadata, complaint):
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"schema_version": 2}, "schema_version"),
+        ({"schema_version": 3}, "schema_version"),
+        ({"schema_version": 0}, "schema_version"),
+        ({"schema_version": "1.0"}, "schema_version"),
         ({"name": "Toy"}, "name"),
         ({"name": "../toy"}, "name"),
         ({"name": ".toy"}, "name"),
@@ -90,7 +166,15 @@ def test_onnx_metadata_without_a_manifest_is_refused(metadata, complaint):
         ({"normalisation": {"scale": 0}}, "normalisation.scale"),
         ({"normalisation": {"mean": float("nan")}}, "normalisation.mean"),
         ({"outputs": []}, "outputs"),
-        ({"outputs": [HEATMAPS, KEYPOINTS, KEYPOINTS]}, "outputs"),
+        ({"outputs": [HEATMAPS, *[KEYPOINTS] * 16]}, "outputs"),
+        ({"outputs": [KEYPOINTS, GESTURE | {"labels": ["0"]}]}, "outputs.1.classes.labels"),
+        ({"outputs": [KEYPOINTS, GESTURE | {"labels": ["0", "a\nb", "1"]}]}, "outputs.1.classes.labels.1"),
+        ({"outputs": [KEYPOINTS, GESTURE | {"of": ""}]}, "outputs.1.classes.of"),
+        ({"outputs": [KEYPOINTS, PRESENCE | {"labels": ["no", "yes"]}]}, "outputs.1.presence.labels"),
+        ({"outputs": [KEYPOINTS, DEPTH | {"scale": 0}]}, "outputs.1.depth.scale"),
+        ({"outputs": [KEYPOINTS, DEPTH | {"unit": "inch"}]}, "outputs.1.depth.unit"),
+        ({"calibration": [CALIBRATION | {"scale": -1}]}, "calibration.0.scale"),
+        ({"calibration": [CALIBRATION | {"error": 1.5}]}, "calibration.0.error"),
         ({"outputs": [HEATMAPS, KEYPOINTS | {"stride": 8}]}, "outputs.1.keypoints.stride"),
         ({"outputs": [KEYPOINTS, HEATMAPS | {"height": 0}]}, "outputs.1.heatmaps.height"),
         ({"int8_file": "../int8.onnx"}, "int8_file"),
@@ -122,6 +206,21 @@ def test_a_wrong_field_is_named(document, changes, field):
         ({"outputs": [{"name": "h", "height": 32, "width": 24, "stride": 4}]}, "output h covers"),
         ({"outputs": [HEATMAPS, KEYPOINTS | {"name": "heatmaps"}]}, "two outputs have the same name"),
         ({"outputs": [HEATMAPS, HEATMAPS | {"name": "more"}]}, "two outputs have the same kind"),
+        ({"outputs": [*MANY, PRESENCE | {"name": "p2", "of": "arm"}]}, "two outputs have the same kind"),
+        ({"outputs": [*MANY, GESTURE | {"name": "g2"}]}, "two outputs have the same kind"),
+        ({"outputs": [PRESENCE, GESTURE]}, "must be an output of heatmaps or of keypoints"),
+        ({"outputs": [KEYPOINTS, DEPTH | {"root": "tail"}]}, "relative to 'tail', which body19 has not"),
+        ({"outputs": [KEYPOINTS, GESTURE | {"labels": ["a", "b", "a"]}]}, "two labels are the same"),
+        ({"outputs": [KEYPOINTS, GESTURE | {"mirror": [1, 2, 0]}]}, "each of the 3 labels a partner"),
+        ({"outputs": [KEYPOINTS, GESTURE | {"mirror": [0, 1]}]}, "each of the 3 labels a partner"),
+        ({"outputs": [KEYPOINTS, GESTURE | {"mirror": [0, 1, -1]}]}, "each of the 3 labels a partner"),
+        ({"outputs": [KEYPOINTS, HANDEDNESS | {"mirror": None}]}, "in a mirror image"),
+        ({"outputs": [KEYPOINTS | {"name": "scores"}]}, "no output may be called 'scores'"),
+        ({"outputs": MANY, "schema_version": 1}, "schema_version 1 has no such parts; 2 has"),
+        ({"calibration": [CALIBRATION | {"of": "scores"}]}, "schema_version 1 has no such parts; 2 has"),
+        ({"calibration": [CALIBRATION]}, "calibration of presence: known are scores"),
+        ({"outputs": MANY, "calibration": [CALIBRATION, CALIBRATION]}, "calibrated twice"),
+        ({"schema_version": 3}, "3 is newer than this software, which reads up to 2: update it"),
         ({"outputs": [HEATMAPS, {"kind": "vectors", "name": "x"}]}, "'vectors' found .* does not match"),
         ({"codec": None}, "codec is missing"),
         ({"int8_file": "model.onnx"}, "int8_file and model_file are the same file"),
