@@ -363,6 +363,7 @@ def _open_hub(settings: Settings, core: Core) -> Hub:
     store = open_store(
         sessions.store_url.get_secret_value() or None,
         capacity=sessions.capacity,
+        most_bytes=sessions.memory_bytes,
         idle_s=sessions.idle_s,
         timeout_s=sessions.store_timeout_s,
         prefix=sessions.store_prefix,

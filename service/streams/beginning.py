@@ -108,9 +108,8 @@ class Beginnings:
             )
         except ValidationError as error:
             fault = error.errors(include_url=False, include_input=False)[0]
-            raise InvalidRequest(
-                f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}", "smoothing"
-            ) from error
+            where = [str(each) for each in fault["loc"]]
+            raise InvalidRequest(f"{'.'.join(where)}: {fault['msg']}", where[0]) from error
         return Session(settings, model.skeleton.sigmas)
 
     def _continued(self, data: bytes, config: StreamConfig) -> Session:

@@ -12,6 +12,7 @@ def open_store(
     capacity: int,
     idle_s: float,
     timeout_s: float,
+    most_bytes: int = 256 * 1024 * 1024,
     prefix: str = "reppose",
     observer: Observer | None = None,
 ) -> Store:
@@ -19,9 +20,10 @@ def open_store(
 
     Args:
         url: of Redis, or None.
-        capacity: most sessions in memory; Redis has limits of its own.
+        capacity: most sessions in memory; Redis has limits of its own, as for the bytes.
         idle_s: how long a session is kept that nobody asks for.
         timeout_s: how long to wait for Redis.
+        most_bytes: what the sessions in memory may take.
         prefix: of all names in Redis.
         observer: is told what happens.
 
@@ -29,7 +31,7 @@ def open_store(
         StartupError: the URL is none, or Redis's client is not installed.
     """
     if not url:
-        return MemoryStore(capacity, idle_s, observer)
+        return MemoryStore(capacity, idle_s, observer, most_bytes)
     try:
         from service.streams.redis_store import RedisStore
     except ImportError as error:

@@ -19,6 +19,7 @@ all joints do together, which trembles little.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -297,15 +298,38 @@ def make(name: str, parameters: Mapping[str, float]) -> Smoother:
             factory = plug_ins()[name].load()
         except Exception as error:  # it is somebody else's code
             raise InvalidRequest(f"smoother {name!r} cannot be loaded: {error!r}", "smoothing") from error
+    _check_names(name, factory, parameters)
     try:
         made = factory(**parameters)
     except (ValueError, TypeError) as error:
-        raise InvalidRequest(f"smoother {name!r}: {error}", "smoothing") from error
+        raise InvalidRequest(f"smoother {name!r}: {error}", "parameters") from error
     if not 1 <= made.rows <= MAX_ROWS:
         raise InvalidRequest(
             f"smoother {name!r} wants {made.rows} rows of memory, of 1 to {MAX_ROWS}", "smoothing"
         )
     return made
+
+
+def _check_names(name: str, factory: Factory, parameters: Mapping[str, float]) -> None:
+    """Raises InvalidRequest where a smoother has no such parameters, or needs others."""
+    try:
+        known = inspect.signature(factory).parameters.values()
+    except (ValueError, TypeError):  # a plug-in that does not say what it takes
+        return
+    if any(each.kind is each.VAR_KEYWORD for each in known):
+        return
+    known = [each for each in known if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    allowed = ", ".join(each.name for each in known) or "none"
+    for strange in sorted(parameters.keys() - {each.name for each in known}):
+        raise InvalidRequest(
+            f"smoother {name!r} has no parameter {strange!r}; its parameters: {allowed}", "parameters"
+        )
+    for each in known:
+        if each.default is each.empty and each.name not in parameters:
+            raise InvalidRequest(
+                f"smoother {name!r} needs the parameter {each.name!r}; its parameters: {allowed}",
+                "parameters",
+            )
 
 
 def _check(right: bool, name: str, allowed: str, value: float) -> None:

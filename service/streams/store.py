@@ -15,10 +15,13 @@ from collections import OrderedDict
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from service.errors import InvalidRequest, SessionConflict
+from service.errors import InvalidRequest, Overloaded, SessionConflict
 
 NEW = 0
 """The revision of a session that is not in the store yet."""
+OVERHEAD_BYTES = 768
+"""What an entry of a `MemoryStore` takes beside its texts and bytes: 410 on CPython 3.11, and more
+while the table grows."""
 _NAME = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 
 
@@ -84,6 +87,7 @@ class Store(Protocol):
 
         Raises:
             SessionConflict: the store has another revision of it, or none.
+            Overloaded: it alone is larger than the store.
             StoreUnavailable: the store does not answer.
         """
         ...
@@ -113,6 +117,11 @@ def check_name(name: str) -> str:
     return name
 
 
+def size_of(owner: str, name: str, state: bytes) -> int:
+    """About what a session takes in memory, in bytes: what it holds, and what Python adds."""
+    return len(state) + 4 * len(owner) + len(name) + OVERHEAD_BYTES
+
+
 class MemoryStore:
     """Sessions of one process.
 
@@ -120,14 +129,23 @@ class MemoryStore:
         capacity: most sessions; one more evicts that which was not asked for the longest.
         idle_s: how long one is kept that nobody asks for.
         observer: is told what happens.
+        most_bytes: what all of them may take, by `size_of`; beyond it they are evicted in the same order.
     """
 
-    def __init__(self, capacity: int, idle_s: float, observer: Observer | None = None) -> None:
-        if capacity < 1 or not idle_s > 0:
-            raise ValueError("capacity and idle_s must be positive")
-        self._capacity, self._idle_s = capacity, idle_s
+    def __init__(
+        self,
+        capacity: int,
+        idle_s: float,
+        observer: Observer | None = None,
+        most_bytes: int = 256 * 1024 * 1024,
+    ) -> None:
+        if capacity < 1 or most_bytes < 1 or not idle_s > 0:
+            raise ValueError("capacity, most_bytes and idle_s must be positive")
+        self._capacity, self._most_bytes, self._idle_s = capacity, most_bytes, idle_s
         self._observer = Unobserved() if observer is None else observer
         self._kept: OrderedDict[tuple[str, str], tuple[Stored, float]] = OrderedDict()
+        self.bytes = 0
+        """What the sessions take."""
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -139,7 +157,7 @@ class MemoryStore:
             key, (_, used_s) = next(iter(self._kept.items()))
             if now_s - used_s < self._idle_s:
                 break
-            del self._kept[key]
+            self._drop(key)
             gone += 1
         if gone:
             self._observer.count(Event.EXPIRED, gone)
@@ -162,24 +180,35 @@ class MemoryStore:
         if (found[0].revision if found else NEW) != revision:
             self._observer.count(Event.CONFLICT)
             raise SessionConflict("the session was continued elsewhere, or is gone")
+        needed = size_of(owner, name, state)
+        if needed > self._most_bytes:
+            raise Overloaded(f"the session takes {needed} bytes, of {self._most_bytes} that all may take")
         if found is None:
             self._observer.count(Event.OPENED)
-            if len(self._kept) >= self._capacity:
-                self._kept.popitem(last=False)
-                self._observer.count(Event.EVICTED)
+        else:
+            self._drop(key)
+        while len(self._kept) >= self._capacity or self.bytes + needed > self._most_bytes:
+            self._drop(next(iter(self._kept)))
+            self._observer.count(Event.EVICTED)
+        self.bytes += needed
         self._use(key, Stored(bytes(state), revision + 1), now_s)
         return revision + 1
 
     async def delete(self, owner: str, name: str, now_s: float) -> bool:
         """As in `Store`."""
         self.expire(now_s)
-        there = self._kept.pop((owner, name), None) is not None
+        there = (owner, name) in self._kept
         if there:
+            self._drop((owner, name))
             self._observer.count(Event.CLOSED)
         return there
 
     async def close(self) -> None:
         """Nothing to let go of."""
+
+    def _drop(self, key: tuple[str, str]) -> None:
+        stored, _ = self._kept.pop(key)
+        self.bytes -= size_of(*key, stored.state)
 
     def _use(self, key: tuple[str, str], stored: Stored, now_s: float) -> None:
         self._kept[key] = (stored, now_s)

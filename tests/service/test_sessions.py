@@ -105,6 +105,23 @@ def test_what_is_refused_leaves_no_trace(sent, expected, service: serving.Servic
     assert answer["session"]["last_sequence"] == 5
 
 
+@pytest.mark.parametrize(
+    ("smoothing", "parameters", "said"),
+    [
+        ("ema", '{"beta": 1}', "smoother 'ema' has no parameter 'beta'; its parameters: alpha, rate_hz"),
+        ("ema", '{"alpha": 2}', "smoother 'ema': alpha must be above 0 and at most 1, got 2.0"),
+        (None, '{"alpha": 0.5}', "smoother 'one_euro' has no parameter 'alpha'"),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_those_that_there_are(
+    smoothing, parameters, said, service: serving.Service
+) -> None:
+    """As over the streams, see `test_websocket` and `test_stream`."""
+    refused = post(service, "parameters", smoothing=smoothing, parameters=parameters)
+    assert fault(refused) == (422, "invalid_request", "parameters")
+    assert refused.json()["error"]["message"].startswith(said)
+
+
 def test_a_name_must_be_one(service: serving.Service) -> None:
     for name in ("a b", "x" * 65, "%00"):
         assert fault(post(service, name)) == (422, "invalid_request", "session")

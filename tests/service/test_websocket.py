@@ -147,6 +147,8 @@ def test_a_text_says_what_to_do_with_the_next_frame(service: serving.Service) ->
         ([{"model": "absent"}], 4422, "unknown_model", "model"),
         ([{"decoder": "absent"}], 4422, "unknown_decoder", "decoder"),
         ([{"smoothing": {"name": "absent"}}], 4422, "invalid_request", "smoothing"),
+        ([{"smoothing": {"name": "ema", "parameters": {"beta": 1}}}], 4422, "invalid_request", "parameters"),
+        ([{"smoothing": {"name": "ema", "parameters": {"alpha": 2}}}], 4422, "invalid_request", "parameters"),
         ([{"resume_token": "nonsense"}], 4422, "invalid_token", "resume_token"),
         ([{}, {}, {"mode": "live"}], 4422, "invalid_request", "mode"),
         ([{}, b"too short"], 4422, "invalid_request", "frame"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from model_zoo import skeletons
 from service.errors import BrokenSession, InvalidRequest
+from service.streams import smoothers
 from service.streams import state as states
 from service.streams.session import Session
 from service.streams.state import SessionConfig
@@ -249,14 +250,45 @@ def test_a_session_of_another_model_is_refused():
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "field"),
     [
-        {"smoothing": "kalman"},
-        {"parameters": {"alpha": 1.0}},
-        {"smoothing": "ema", "parameters": {"alpha": 7.0}},
+        ({"smoothing": "kalman"}, "smoothing"),
+        ({"parameters": {"alpha": 1.0}}, "parameters"),
+        ({"smoothing": "ema", "parameters": {"alpha": 7.0}}, "parameters"),
     ],
 )
-def test_a_smoother_that_is_not_there_is_refused(changes):
+def test_a_smoother_that_is_not_there_is_refused(changes, field):
     with pytest.raises(InvalidRequest) as refused:
         Session(config(**changes), SIGMAS)
-    assert refused.value.field == "smoothing"
+    assert refused.value.field == field
+
+
+class Wide:
+    """A plug-in that remembers as much as it may."""
+
+    rows = smoothers.MAX_ROWS
+
+    def begin(self, points):
+        return np.repeat(points[None], self.rows, axis=0)
+
+    def step(self, points, memory, dt, weights, size):
+        return smoothers.Step(points, self.begin(points), np.zeros(len(points)))
+
+
+def test_no_session_is_longer_than_what_is_read(monkeypatch):
+    """As many people, keypoints and rows of memory as there may be."""
+    monkeypatch.setitem(smoothers.SMOOTHERS, "w" * smoothers.MAX_NAME, Wide)
+    sigmas = [0.1] * 1024
+    wide = SessionConfig(model="m" * 200, keypoints=1024, smoothing="w" * smoothers.MAX_NAME)
+    session = Session(wide, sigmas)
+    joints = np.random.default_rng(0).uniform(0, 50, (1024, 2))
+    crowd = [
+        Pose((x, 0.0, 50.0, 50.0), BoxSource.REQUEST, joints + np.array((x, 0.0)), np.ones(1024), 1.0)
+        for x in np.arange(40) * 100.0
+    ]
+    for number in range(2):
+        answers = session.update(number / 30, crowd, (100, 4000), planned=False)
+    assert sum(answer.track_id is not None for answer in answers) == session.people == 32
+    data = session.to_bytes()
+    assert 0.7 * states.MAX_BYTES < len(data) <= states.MAX_BYTES
+    assert Session.from_bytes(data, sigmas).to_bytes() == data

@@ -226,8 +226,9 @@ def test_the_length_of_a_line_of_joints_is_its_length(angle, length):
         ("kalman", {}, "unknown smoother 'kalman'; known: ema, none, one_euro"),
         ("ema", {"alpha": 0.0}, "alpha must be above 0"),
         ("ema", {"alpha": float("nan")}, "alpha must be"),
-        ("ema", {"beta": 1.0}, "unexpected keyword"),
-        ("none", {"alpha": 1.0}, "Nothing"),
+        ("ema", {"beta": 1.0}, "'ema' has no parameter 'beta'; its parameters: alpha, rate_hz"),
+        ("none", {"alpha": 1.0}, "'none' has no parameter 'alpha'; its parameters: none"),
+        ("one_euro", {"self": 1.0}, "no parameter 'self'"),
         ("one_euro", {"beta": -1.0}, "beta must be between"),
         ("one_euro", {"noise": float("inf")}, "noise must be between"),
     ],
@@ -235,7 +236,7 @@ def test_the_length_of_a_line_of_joints_is_its_length(angle, length):
 def test_what_cannot_be_made_is_refused(name, parameters, said):
     with pytest.raises(InvalidRequest, match=said) as refused:
         smoothers.make(name, parameters)
-    assert refused.value.field == "smoothing"
+    assert refused.value.field == ("smoothing" if name == "kalman" else "parameters")
 
 
 class Halfway:

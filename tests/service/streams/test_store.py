@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 import uuid
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -12,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from service.errors import InvalidRequest, SessionConflict, StartupError, StoreUnavailable
+from service.errors import InvalidRequest, Overloaded, SessionConflict, StartupError, StoreUnavailable
 from service.streams.opening import open_store
 from service.streams.redis_store import RedisStore
-from service.streams.store import NEW, Event, MemoryStore, check_name, new_name
+from service.streams.store import NEW, Event, MemoryStore, check_name, new_name, size_of
 
 
 class Counted(Counter):
@@ -203,26 +205,73 @@ def test_in_memory_the_longest_unused_makes_room():
     asyncio.run(scenario())
 
 
+def test_in_memory_bytes_are_bounded_and_what_was_saved_last_is_kept():
+    async def scenario():
+        seen = Counted()
+        store = MemoryStore(100, 60.0, seen, most_bytes=3 * size_of("a", "one", bytes(1000)))
+        for name in ("one", "two", "six"):
+            await store.save("a", name, bytes(1000), NEW, 0.0)
+        await store.save("a", "one", bytes(1001), 1, 1.0)  # it grows; the longest unused makes room
+        assert [await store.load("a", name, 2.0) is not None for name in ("one", "two", "six")] == [
+            True,
+            False,
+            True,
+        ]
+        with pytest.raises(Overloaded, match="of 5325 that all may take"):
+            await store.save("a", "six", bytes(9000), 1, 3.0)
+        assert await store.load("a", "six", 4.0) == (bytes(1000), 1)
+        assert seen == {Event.OPENED: 3, Event.EVICTED: 1}
+
+    asyncio.run(scenario())
+
+
+def test_in_memory_sessions_take_no_more_than_is_said():
+    async def scenario():
+        store = MemoryStore(10_000, 60.0, most_bytes=4_000_000)
+        gc.collect()
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(10_000):
+            await store.save(f"owner {number}", f"name-{number}", bytes(number % 3000), NEW, number / 1e6)
+        held = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+        assert 1000 < len(store) < 9000
+        assert held < store.bytes <= 4_000_000
+
+    asyncio.run(scenario())
+
+
 @given(
     calls=st.lists(
-        st.tuples(st.sampled_from("lsd"), st.sampled_from("ab"), st.sampled_from("xyz"), st.floats(0, 40)),
+        st.tuples(
+            st.sampled_from("lsd"),
+            st.sampled_from("ab"),
+            st.sampled_from("xyz"),
+            st.floats(0, 40),
+            st.integers(0, 1500),
+        ),
         max_size=40,
     )
 )
 def test_in_memory_there_are_never_more_than_allowed_and_the_counts_add_up(calls):
     async def scenario():
-        seen, now = Counted(), 0.0
-        store = MemoryStore(3, 60.0, seen)
-        for kind, owner, name, step in calls:
+        seen, now, sizes = Counted(), 0.0, {}
+        store = MemoryStore(3, 60.0, seen, most_bytes=4000)
+        for kind, owner, name, step, size in calls:
             now += step
             found = await store.load(owner, name, now)
+            assert found is None or len(found.state) == sizes[owner, name]
             if kind == "s":
-                await store.save(owner, name, b"", found.revision if found else NEW, now)
+                await store.save(owner, name, bytes(size), found.revision if found else NEW, now)
+                sizes[owner, name] = size
+                assert (await store.load(owner, name, now)).state == bytes(size)
             elif kind == "d":
                 assert await store.delete(owner, name, now) == (found is not None)
             assert len(store) <= 3
             gone = seen[Event.EXPIRED] + seen[Event.EVICTED] + seen[Event.CLOSED]
             assert len(store) == seen[Event.OPENED] - gone
+            kept = [key for key in sizes if await store.load(*key, now) is not None]
+            assert store.bytes == sum(size_of(*key, bytes(sizes[key])) for key in kept) <= 4000
 
     asyncio.run(scenario())
 
@@ -245,6 +294,8 @@ def test_the_store_is_picked_by_its_url():
 
 
 def test_a_store_without_room_is_refused():
+    with pytest.raises(ValueError, match="positive"):
+        MemoryStore(1, 1.0, most_bytes=0)
     for capacity, idle_s in ((0, 1.0), (1, 0.0)):
         with pytest.raises(ValueError, match="positive"):
             MemoryStore(capacity, idle_s)
