@@ -1,0 +1,61 @@
+"""Settings of what listens: addresses, limits of one request, the end."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic_settings import NoDecode
+
+from service.settings.group import Group, Port, split_commas
+
+
+class HttpSettings(Group):
+    """The REST listener."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all of them."""
+    port: Port = 8000
+    """Port to listen on; 0 takes any free one and logs it."""
+    keep_alive_s: PositiveInt = 30
+    """How long an idle connection stays open."""
+    docs: Literal["auto", "on", "off"] = "auto"
+    """Whether `/docs`, `/redoc` and `/openapi.json` are there, for all; auto: unless credentials are asked for."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Web pages whose scripts may read answers, as https://example.org, separated by commas; * for all. The WebSocket
+    has a list of its own, REPPOSE_STREAMS__ORIGINS."""
+
+    _split_origins = field_validator("cors_origins", mode="before")(split_commas)
+
+
+class GrpcSettings(Group):
+    """The gRPC listener."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all of them."""
+    port: Port = 50051
+    """Port to listen on; 0 takes any free one and logs it."""
+    stream_frames: PositiveInt = 16
+    """Most unanswered frames of one stream; the next is read when one was answered."""
+
+
+class LimitSettings(Group):
+    """What one request may ask for."""
+
+    image_bytes: PositiveInt = 20 * 1024 * 1024
+    """Most bytes of an encoded image."""
+    image_pixels: PositiveInt = 40_000_000
+    """Most pixels of an image, judged by its header."""
+    image_side: Annotated[int, Field(ge=1, le=32_000)] = 16_384
+    """Most pixels along one side."""
+    boxes: PositiveInt = 32
+    """Most boxes of one request."""
+
+
+class DrainSettings(Group):
+    """What happens between SIGTERM and the exit."""
+
+    notice_s: Annotated[float, Field(ge=0)] = 0.0
+    """How long to go on accepting after readiness turned false, so that a load balancer can notice."""
+    timeout_s: PositiveFloat = 20.0
+    """Longest time to finish what was accepted."""
