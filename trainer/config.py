@@ -169,7 +169,7 @@ class RunConfig(_Section):
             return document
         named = {name for name, term in losses.items() if term is not None}
         own = set() if named & KEYPOINT_TERMS else {_own_term(net)}
-        own |= {name for name, head in (("presence", "presence"), ("class", "classes")) if net.get(head)}
+        own |= {name for name, head in _FURTHER.items() if net.get(head)}
         return document | {"losses": losses | {name: {} for name in sorted(own - named)}}
 
     @model_validator(mode="after")
@@ -208,6 +208,10 @@ class RunConfig(_Section):
         return self.phases[-1]
 
 
+_FURTHER = {"presence": "presence", "handedness": "handedness", "class": "classes"}
+"""Terms of the further heads, and what of the net's section asks for each head."""
+
+
 def _own_term(net: dict[str, Any]) -> str:
     """The term of a net's keypoint head; whatever is wrong with the section is said when it is validated."""
     own = OWN_TERM.get(str(net.get("head", "softmax")), "heatmap")
@@ -228,7 +232,7 @@ def _contradictions(config: RunConfig) -> Iterator[str]:
     names = [source.name for source in config.data.validate_on]
     for name in {each for each in names if names.count(each) > 1 or each in _COLUMNS}:
         yield f"data.validate_on: {name} would stand twice in metrics.csv; give its file another name"
-    allowed = TERMS_OF_HEAD[net.head] | {"presence", "class"}
+    allowed = TERMS_OF_HEAD[net.head] | _FURTHER.keys()
     for name in losses.terms():
         if name not in allowed:
             yield f"losses.{name}: not for net.head {net.head}; it has {', '.join(sorted(allowed))}"
@@ -243,14 +247,16 @@ def _contradictions(config: RunConfig) -> Iterator[str]:
         yield f"losses.coordinates.kind: only net.head regression learns the scale that {learnt.kind} needs"
     if learnt is not None and learnt.kind in ("laplace", "gaussian") and net.dimensions == 3:
         yield f"losses.coordinates.kind: {learnt.kind} only in 2 dimensions"
-    for term, there in (("presence", net.presence), ("class", bool(net.classes))):
-        if term in losses.terms() and not there:
-            yield f"losses.{term}: net.{'classes' if term == 'class' else term} asks for no such head"
+    for term, head in _FURTHER.items():
+        if term in losses.terms() and not getattr(net, head):
+            yield f"losses.{term}: net.{head} asks for no such head"
     if not any(losses.terms().values()):
         yield "losses: every weight is 0"
     if net.head == "simcc" and len({phase.size for phase in config.phases}) > 1:
         yield "phases: a simcc head is bound to one size"
-    if how.okdhp is not None and (net.head not in MAP_HEADS or net.presence or net.classes):
+    if how.okdhp is not None and (
+        net.head not in MAP_HEADS or any(getattr(net, each) for each in _FURTHER.values())
+    ):
         yield "distillation.okdhp: only for a softmax or linear head without further heads"
     if how.okdhp is not None and (set(losses.terms()) != {"heatmap"} or config.ohkm is not None):
         yield "distillation.okdhp: only with losses.heatmap alone"

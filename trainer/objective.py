@@ -84,6 +84,8 @@ class Labels:
     """(B,) 0, 1 or `UNKNOWN`."""
     classes: Tensor
     """(B,) or `multitask.IGNORED`."""
+    handedness: Tensor
+    """(B,) 1 left, 0 right, or `UNKNOWN`."""
     size: tuple[int, int]
     """(height, width) of the crops in pixels."""
     stride: int
@@ -102,6 +104,7 @@ class Labels:
             areas=batch.areas,
             presence=batch.presence,
             classes=batch.classes,
+            handedness=batch.handedness,
             size=tuple(batch.images.shape[-2:]),
             stride=stride,
         )
@@ -185,7 +188,13 @@ class Objective(nn.Module):
             parts = {name: replace(part, factor=part.factor * (1 - share)) for name, part in parts.items()}
             taught = self._taught(outputs, labels, told)
             parts |= {f"teacher_{n}": replace(p, factor=p.factor * share) for n, p in taught.items()}
-        terms = {"bone": self._bone, "oks": self._oks, "presence": self._presence, "class": self._class}
+        terms = {
+            "bone": self._bone,
+            "oks": self._oks,
+            "presence": self._presence,
+            "handedness": self._handedness,
+            "class": self._class,
+        }
         for name in self.factors.keys() & terms.keys():
             parts[name] = replace(terms[name](outputs, labels), factor=self.factors[name])
         return dict(sorted(parts.items()))
@@ -369,6 +378,11 @@ class Objective(nn.Module):
     def _presence(self, outputs: Outputs, labels: Labels) -> Part:
         weights = (labels.presence != UNKNOWN).to(labels.presence)
         return Part(multitask.presence(outputs["presence"], labels.presence, weights), weights.sum())
+
+    def _handedness(self, outputs: Outputs, labels: Labels) -> Part:
+        known = (labels.handedness != UNKNOWN) & (labels.presence != 0)
+        weights = known.to(labels.handedness)
+        return Part(multitask.presence(outputs["handedness"], labels.handedness, weights), weights.sum())
 
     def _class(self, outputs: Outputs, labels: Labels) -> Part:
         smoothing = self.losses.class_.smoothing

@@ -17,7 +17,7 @@ from model_zoo.skeletons import BODY19
 from tests.trainer import people_made
 from trainer import config as configuration
 from trainer.data import people
-from trainer.data.labels import CropLabels, flip_indices
+from trainer.data.labels import CropLabels
 from trainer.distill.teacher import Targets
 from trainer.learner import Learner
 from trainer.losses.multitask import IGNORED
@@ -44,6 +44,7 @@ def labels(*, presence: float = 1.0) -> Labels:
         areas=torch.full((CROPS,), 900.0),
         presence=torch.full((CROPS,), presence),
         classes=torch.full((CROPS,), IGNORED),
+        handedness=torch.full((CROPS,), -1.0),
         size=(SIDE, SIDE),
         stride=8,
     )
@@ -62,11 +63,11 @@ def test_z_is_relative_to_the_root_of_a_mirrored_crop_too() -> None:
         depth=(z - z[:, [ROOT]]).astype(np.float32),
         presence=np.ones(2, np.float32),
         classes=np.zeros(2, np.int64),
+        handedness=np.ones(2, np.float32),
         root=ROOT,
     )
-    flip = flip_indices(np.array([False, True]), BODY19)
     # The choice of crops keeps the root.
-    found = known[np.array([0, 1])].scaled(np.full(2, 3.0), flip).depth
+    found = known[np.array([0, 1])].drawn(np.full(2, 3.0), np.array([False, True]), BODY19).depth
     assert found[:, ROOT].tolist() == [0, 0]
     mirrored = z[1, list(BODY19.flip_order)]
     np.testing.assert_array_equal(found[0], known.depth[0] * np.float32(3))

@@ -1,8 +1,8 @@
-"""Labels beside the keypoints of the stored crops: area, depth, presence and class, each with its own gaps."""
+"""Labels beside the keypoints of the stored crops: area, depth, presence, class and hand, each with its own gaps."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,12 @@ from trainer.errors import DataError
 from trainer.losses.multitask import IGNORED
 
 UNKNOWN = -1.0
-"""Presence of a crop without that label."""
+"""Presence of a crop without that label, and handedness."""
+LEFT, RIGHT = 1.0, 0.0
+"""Handedness."""
+
+
+_HANDS = {None: UNKNOWN, "left": LEFT, "right": RIGHT}
 
 
 @dataclass(frozen=True)
@@ -29,23 +34,32 @@ class CropLabels:
     """(N,) 0, 1 or `UNKNOWN`."""
     classes: NDArray[np.int64]
     """(N,) index of the class, or `IGNORED`."""
+    handedness: NDArray[np.float32]
+    """(N,) `LEFT`, `RIGHT` or `UNKNOWN`."""
     root: int
     """Index of the keypoint whose z is 0."""
 
     def __getitem__(self, part: NDArray[np.int64]) -> CropLabels:
-        return CropLabels(
-            self.areas[part], self.depth[part], self.presence[part], self.classes[part], self.root
-        )
+        arrays = (self.areas, self.depth, self.presence, self.classes, self.handedness)
+        return CropLabels(*(each[part] for each in arrays), self.root)
 
-    def scaled(self, factor: NDArray[np.float64], flip: NDArray[np.int64]) -> CropLabels:
-        """In crops that are (N,) times as large, with the keypoints in the order of the (N, K) indices.
+    def drawn(
+        self, factor: NDArray[np.float64], flipped: NDArray[np.bool_], skeleton: Skeleton
+    ) -> CropLabels:
+        """In crops that are (N,) times as large, and mirrored where `flipped` (N,) says so.
 
-        z is relative to the keypoint that is the root in the new order; all of it is NaN where that has none.
+        z is relative to the keypoint that is the root after that; all of it is NaN where that has none.
         """
-        depth = np.take_along_axis(self.depth, flip, axis=1)
+        order = np.where(flipped[:, None], np.array(skeleton.flip_order), np.arange(len(skeleton)))
+        depth = np.take_along_axis(self.depth, order, axis=1)
         depth = (depth - depth[:, [self.root]]) * factor[:, None]
-        areas = (self.areas * factor**2).astype(np.float32)
-        return CropLabels(areas, depth.astype(np.float32), self.presence, self.classes, self.root)
+        other = flipped & (self.handedness != UNKNOWN)
+        return replace(
+            self,
+            areas=(self.areas * factor**2).astype(np.float32),
+            depth=depth.astype(np.float32),
+            handedness=np.where(other, LEFT + RIGHT - self.handedness, self.handedness),
+        )
 
 
 def of(people: list[Person], store: CropStore, classes: tuple[str, ...], root: int) -> CropLabels:
@@ -71,10 +85,6 @@ def of(people: list[Person], store: CropStore, classes: tuple[str, ...], root: i
         depth=((depth - depth[:, [root]]) * scale[:, None]).astype(np.float32),
         presence=np.array([UNKNOWN if p.presence is None else p.presence for p in people], np.float32),
         classes=np.array([number.get(person.gesture, IGNORED) for person in people], np.int64),
+        handedness=np.array([_HANDS[person.handedness] for person in people], np.float32),
         root=root,
     )
-
-
-def flip_indices(flipped: NDArray[np.bool_], skeleton: Skeleton) -> NDArray[np.int64]:
-    """(N, K) keypoint that each one of a crop comes from."""
-    return np.where(flipped[:, None], np.array(skeleton.flip_order), np.arange(len(skeleton)))

@@ -38,6 +38,8 @@ class Batch:
     """(B,) float32: 1, 0, or -1 where not labelled."""
     classes: Tensor
     """(B,) int64, -1 where not labelled."""
+    handedness: Tensor
+    """(B,) float32: 1 for a left hand, 0 for a right one, or -1 where not labelled."""
 
 
 def read(source: Source, root: Path, skeleton: skeletons.Skeleton) -> list[Person]:
@@ -145,18 +147,14 @@ class Loader:
             chosen = self._on_device[torch.from_numpy(indices).to(self._device)]
             images = augment.warp_on_device(chosen, drawn, size)
         factor = np.sqrt(np.abs(np.linalg.det(drawn.matrices[:, :, :2])))
-        more = self._labels[indices].scaled(factor, labels.flip_indices(drawn.flipped, self._skeleton))
-        arrays = (more.areas, more.depth, more.presence, more.classes)
-        areas, depth, presence, classes = (torch.from_numpy(each).to(self._device) for each in arrays)
+        more = self._labels[indices].drawn(factor, drawn.flipped, self._skeleton)
+        arrays = (more.areas, more.depth, more.presence, more.classes, more.handedness)
         return Batch(
             images,
             torch.from_numpy(points).to(self._device),
             torch.from_numpy(weights).to(self._device),
             indices,
-            areas,
-            depth,
-            presence,
-            classes,
+            *(torch.from_numpy(each).to(self._device) for each in arrays),
         )
 
 

@@ -6,8 +6,9 @@ NAME, so LSP's 14 and COCO's 17 joints merge into one skeleton; what a set lacks
 
 An annotation may carry more labels, each of them optional: `keypoints_3d`, x, y and z per keypoint, of which z is read,
 in pixels of the picture from any origin (null where unknown), or in metres from the lens where the entry of the picture
-has a `camera` with its focal length `fx` in pixels; `presence`, 1 or 0; `gesture`, the name of a class. Where
-nobody is present no keypoint counts.
+has a `camera` with its focal length `fx` in pixels; `presence`, 1 or 0; `gesture`, the name of a class; `handedness`,
+`left` or `right`. Where nobody is present no keypoint counts. Of whom nothing but such a label is known needs no
+keypoints; and a picture whose own entry has a `presence`, and that nobody is annotated in, is looked at as a whole.
 
 Coordinates are those of the file: pixels of the stored picture, the centre of the first pixel at (0, 0).
 """
@@ -18,7 +19,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -29,6 +30,9 @@ from trainer.errors import DataError
 
 MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
 """What a document of another form than expected raises while it is taken apart."""
+
+_WHOLE = ("presence", "gesture", "handedness")
+"""Labels of the whole crop."""
 
 AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 """Labels are in pixels of the stored picture, so a tag that says how to turn it is left alone."""
@@ -69,7 +73,7 @@ class Person:
     """One annotated person in the keypoints of the wanted skeleton."""
 
     id: int
-    """Annotation id in its file."""
+    """Annotation id in its file; negative for a whole picture, which has none."""
     image_id: int
     """Picture id in its file."""
     picture: Picture
@@ -89,6 +93,13 @@ class Person:
     """1 somebody is there, 0 nobody is; None where that is not labelled."""
     gesture: str | None = None
     """Class of the whole crop; None where it is not labelled."""
+    handedness: Literal["left", "right"] | None = None
+    """Which hand of the person it is; None where that is not labelled."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether anything but keypoints is known."""
+        return not self.presence is self.gesture is self.handedness is None
 
     def with_labels(
         self, points: NDArray[np.float64], visible: NDArray[np.int64], weight: NDArray[np.float64]
@@ -135,22 +146,44 @@ def read(
         raise DataError(f"cannot read {images}: there is no such folder or tar")
     try:
         pictures = {entry["id"]: _picture(entry, images) for entry in document["images"]}
-        columns = {each["id"]: _columns(each["keypoints"], skeleton) for each in document["categories"]}
+        columns = {
+            each["id"]: _columns(each.get("keypoints", []), skeleton) for each in document["categories"]
+        }
         focal = {e["id"]: float(e["camera"]["fx"]) for e in document["images"] if "camera" in e}
         people = [
             _person(entry, pictures, columns, len(skeleton), focal.get(entry["image_id"]))
             for entry in document["annotations"]
-            if not entry.get("iscrowd") and "keypoints" in entry and min(entry["bbox"][2:]) > 0
+            if not entry.get("iscrowd") and _says_something(entry) and min(entry["bbox"][2:]) > 0
+        ]
+        annotated = {entry["image_id"] for entry in document["annotations"]}
+        people += [
+            _whole_picture(entry, pictures[entry["id"]], len(skeleton))
+            for entry in document["images"]
+            if entry.get("presence") is not None and entry["id"] not in annotated
         ]
     except MALFORMED as error:
         raise DataError(f"{annotations}: malformed entry ({type(error).__name__}: {error})") from error
-    if not any(len(targets) for targets, _ in columns.values()):
+    if not any(len(targets) for targets, _ in columns.values()) and not any(each.labelled for each in people):
         raise DataError(f"{annotations} names no keypoint of {skeleton.name}")
-    return [
-        person
-        for person in people
-        if person.presence == 0 or (person.visible > 0).sum() >= keypoints_at_least
-    ]
+    return [person for person in people if _is_enough(person, keypoints_at_least)]
+
+
+def _says_something(entry: dict[str, Any]) -> bool:
+    return any(entry.get(label) is not None for label in ("keypoints", *_WHOLE))
+
+
+def _is_enough(person: Person, keypoints_at_least: int) -> bool:
+    """Few keypoints are a doubtful label; none at all are no label, and another one may be worth the crop."""
+    count = (person.visible > 0).sum()
+    return count >= keypoints_at_least or (count == 0 and person.labelled)
+
+
+def _whole_picture(entry: dict[str, Any], picture: Picture, count: int) -> Person:
+    """A picture of which is known whether somebody is there, but not where."""
+    box = [0, 0, entry["width"], entry["height"]]
+    found = {"id": -1 - entry["id"], "image_id": entry["id"], "bbox": box, "category_id": None}
+    nothing = {None: _columns([], None)}
+    return _person(found | {"presence": entry["presence"]}, {entry["id"]: picture}, nothing, count, None)
 
 
 def _picture(entry: dict[str, Any], images: Path) -> Picture:
@@ -162,7 +195,7 @@ def _picture(entry: dict[str, Any], images: Path) -> Picture:
     return Picture(images, offset, size)
 
 
-def _columns(names: list[str], skeleton: Skeleton) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _columns(names: list[str], skeleton: Skeleton | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(indices in the skeleton, indices in the file) of the keypoints that both have."""
     shared = [
         (skeleton.index(name), column) for column, name in enumerate(names) if name in skeleton.keypoints
@@ -178,7 +211,7 @@ def _person(
     count: int,
     focal_px: float | None,
 ) -> Person:
-    labels = np.array(entry["keypoints"], np.float64).reshape(-1, 3)
+    labels = np.array(entry.get("keypoints", []), np.float64).reshape(-1, 3)
     targets, sources = columns[entry["category_id"]]
     box, area = np.array(entry["bbox"], np.float64), float(entry.get("area") or 0)
     if box.shape != (4,) or not np.isfinite([*box, *labels.ravel(), area]).all() or area < 0:
@@ -186,10 +219,14 @@ def _person(
     if not np.isin(labels[:, 2], (0, 1, 2)).all():
         raise ValueError(f"annotation {entry['id']}: the third number of a keypoint must be 0, 1 or 2")
     points, visible = np.zeros((count, 2)), np.zeros(count, np.int64)
-    points[targets], visible[targets] = labels[sources, :2], labels[sources, 2].astype(np.int64)
+    if len(labels):
+        points[targets], visible[targets] = labels[sources, :2], labels[sources, 2].astype(np.int64)
     presence = entry.get("presence")
     if presence not in (None, 0, 1):
         raise ValueError(f"annotation {entry['id']}: presence must be 0 or 1, got {presence!r}")
+    handedness = entry.get("handedness")
+    if handedness not in (None, "left", "right"):
+        raise ValueError(f"annotation {entry['id']}: handedness must be left or right, got {handedness!r}")
     visible[:] = 0 if presence == 0 else visible
     points[visible == 0] = 0
     depth = None
@@ -212,6 +249,7 @@ def _person(
         depth=depth,
         presence=None if presence is None else float(presence),
         gesture=None if entry.get("gesture") is None else str(entry["gesture"]),
+        handedness=handedness,
     )
 
 

@@ -108,6 +108,8 @@ class Losses(BaseModel):
     """See `losses.oks`."""
     presence: Term | None = None
     """Cross-entropy of the further head `net.presence`."""
+    handedness: Term | None = None
+    """Cross-entropy of the further head `net.handedness`."""
     class_: Classification | None = Field(None, alias="class")
     """Cross-entropy of the further head `net.classes`."""
 

@@ -55,6 +55,8 @@ class HeadedNet(PoseNet):
                 for part in (f"from{2 * stride}", f"lateral{stride}", f"smooth{stride}"):
                     delattr(self, part)
         more = {"presence": PresenceHead(deep)} if config.presence else {}
+        if config.handedness:
+            more["handedness"] = PresenceHead(deep, name="handedness")
         if config.classes:
             more["class"] = ClassHead(deep, len(config.classes))
         self.more = nn.ModuleDict(more)

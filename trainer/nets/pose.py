@@ -64,6 +64,8 @@ class NetConfig(BaseModel):
     """simcc: bins per pixel."""
     presence: bool = False
     """Whether a further head says if somebody is there."""
+    handedness: bool = False
+    """Whether a further head tells left hands from right ones."""
     classes: tuple[str, ...] = ()
     """Classes that a further head tells apart, gestures say; none without it."""
 
