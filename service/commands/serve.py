@@ -1,0 +1,64 @@
+"""`reppose-serve serve`."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from service.commands.common import fail, read_settings
+from service.errors import ServiceError
+from service.settings import names
+
+_HELP = """Start the service; SIGTERM or Ctrl-C drains and stops it.
+
+Examples:
+
+    reppose-serve serve
+    reppose-serve serve --http-port 9000 --grpc-port 0
+    REPPOSE_HTTP__HOST=0.0.0.0 REPPOSE_MODELS__ROOTS=/models reppose-serve
+
+Then:
+
+    curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8000/v1/pose
+
+Documentation of the running service is at http://127.0.0.1:8000/docs. All settings, which the environment changes:
+
+"""
+
+
+def help_text() -> str:
+    """What `serve --help` says: how to, and all settings."""
+    return _HELP + "\n".join(
+        f"    {name}={_shown(default)}\n        {meaning}" for name, meaning, default in names()
+    )
+
+
+def _shown(default: object) -> str:
+    return os.pathsep.join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def serve(
+    http_port: Annotated[
+        int | None, typer.Option(help="Instead of REPPOSE_HTTP__PORT; 0 for any free one.")
+    ] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(help="Instead of REPPOSE_GRPC__PORT; 0 for any free one.")
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(help="Instead of REPPOSE_HTTP__HOST and REPPOSE_GRPC__HOST; 0.0.0.0 for all."),
+    ] = None,
+) -> None:
+    from service import server
+
+    settings = read_settings(
+        http={"port": http_port, "host": host},
+        grpc={"port": grpc_port, "host": host},
+    )
+    try:
+        finished = server.run(settings)
+    except ServiceError as error:
+        fail(str(error))
+    raise typer.Exit(0 if finished else 1)
