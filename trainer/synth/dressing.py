@@ -23,11 +23,22 @@ def region_of_bone(name: str) -> int:
     return next((region for prefix, region in _REGIONS.items() if name.startswith(prefix)), TRUNK)
 
 
+def zones(model: BodyModel) -> NDArray[np.intp]:
+    """(V,) which part of the body each vertex is on, left and right limbs apart."""
+    regions = _regions(model)
+    side = np.where(np.isin(regions, (TRUNK, HEAD)), 0, np.sign(model.template[:, 0])).astype(int)
+    return regions * 3 + side
+
+
+def _regions(model: BodyModel) -> NDArray[np.intp]:
+    return np.array([region_of_bone(name) for name in model.bone_names])[model.part_of_vertex]
+
+
 @lru_cache(maxsize=2)
 def surface(model: BodyModel) -> Surface:
     """The body's surface, once per model."""
     template = model.template
-    regions = np.array([region_of_bone(name) for name in model.bone_names])[model.part_of_vertex]
+    regions = _regions(model)
     left = template[:, 0] >= 0
     local = template - np.array([0.0, template[regions == TRUNK, 1].mean(), 0.0])
     arm = np.full(len(template), -1.0)
@@ -82,6 +93,6 @@ def _face_sets(
 @lru_cache(maxsize=2)
 def face(model: BodyModel) -> tuple[float, float, float, float]:
     """x of the left eye, y and z of both, and z of the mouth, on the template, metres."""
-    joints = dict(zip(model.joint_names, model.joint_weights @ model.template, strict=True))
+    joints = model.template_joints
     x, y, z = joints["left_eye"]
     return float(x), float(y), float(z), float(joints["nose"][2] - 0.75 * (z - joints["nose"][2]))

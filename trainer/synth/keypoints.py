@@ -12,7 +12,7 @@ import numpy as np
 
 from model_zoo.geometry import Floats
 from model_zoo.skeletons import BODY19
-from trainer.synth.body import Body, BodyModel
+from trainer.synth.body import Body
 from trainer.synth.render import Rendered
 from trainer.synth.sample import HIDDEN, OUTSIDE, SEEN, Camera
 
@@ -32,14 +32,7 @@ def of_body(body: Body) -> Floats:
     """
     joints = dict(body.joints)
     joints["neck"] = body.head_of("neck01")
-    joints["head_top"] = body.vertices[_crown(body.model)].mean(axis=0)
     return np.array([joints[name] for name in BODY19.keypoints], np.float64)
-
-
-@lru_cache(maxsize=2)
-def _crown(model: BodyModel) -> np.ndarray:
-    """The highest vertices of the head."""
-    return np.argsort(model.template[:, 2])[-8:]
 
 
 def visibility(points: Floats, camera: Camera, rendered: Rendered, owner: int, tall_m: float) -> Floats:

@@ -35,7 +35,7 @@ _HAIR = (
 
 def light_of(srgb: Any) -> Colour:
     """Linear light of a colour of 0 to 255."""
-    red, green, blue = ((np.asarray(srgb, np.float64) / 255).clip(0, 1) ** 2.2).tolist()
+    red, green, blue = ((np.asarray(srgb, np.float64) / 255).clip(0, 1) ** 2).tolist()
     return red, green, blue
 
 

@@ -28,6 +28,8 @@ FINENESS = 1.5
 """Pictures are drawn this many times larger along each side, and averaged: on a processor two thirds of the time of
 four samples per pixel, and patterns are smoothed as well as edges."""
 SHADOW_SIZE = 512
+_HANGS_M = 0.1
+"""How far clothes and hair reach beyond the mesh, at most."""
 NOBODY = -1
 """Owner where nothing was drawn."""
 THING = 1023
@@ -140,11 +142,15 @@ class _Uploaded:
 class Renderer:
     """Draws pictures of one size.
 
+    Args:
+        width, height: of the pictures, pixels.
+        detail: whether textures have a grain of a millimetre, which only close views show.
+
     Raises:
         RenderingUnavailable: no EGL device, or no moderngl.
     """
 
-    def __init__(self, width: int, height: int) -> None:
+    def __init__(self, width: int, height: int, *, detail: bool = True) -> None:
         os.environ.setdefault("LP_NUM_THREADS", "1")  # one process per core is faster than threads in one
         try:
             import moderngl
@@ -156,33 +162,33 @@ class Renderer:
             ) from error
         gl = self._gl
         gl.cull_face = "front"
-        self.width, self.height = width, height
+        self.width, self.height, self._detail = width, height, detail
         size = (width, height)
         fine = (round(width * FINENESS), round(height * FINENESS))
-        self._fine = gl.framebuffer([gl.renderbuffer(fine, 4)], gl.depth_renderbuffer(fine))
-        self._found = gl.framebuffer([gl.renderbuffer(size, 2, dtype="f4")], gl.depth_renderbuffer(size))
+        colour, found, depth = (
+            gl.renderbuffer(fine, 4),
+            gl.renderbuffer(fine, 2, dtype="f4"),
+            gl.depth_renderbuffer(fine),
+        )
+        self._colour = gl.framebuffer([colour])
+        self._found = gl.framebuffer([found])
+        self._depths = gl.framebuffer([], depth)
+        self._fine = gl.framebuffer([colour, found], depth)
+        # The fine pixel in which each pixel's centre lies.
+        self._columns, self._rows = (
+            ((np.arange(count) + 0.5) * whole / count).astype(int)
+            for count, whole in zip(size, fine, strict=True)
+        )
         self._shadow_map = gl.depth_texture((SHADOW_SIZE, SHADOW_SIZE))
         self._shadow_map.repeat_x = self._shadow_map.repeat_y = False
         self._shadow_map.compare_func = "<="
         self._shadow = gl.framebuffer(depth_attachment=self._shadow_map)
-        self._picture = gl.texture(size, 3, alignment=1)
-        self._picture.filter = (moderngl.LINEAR, moderngl.LINEAR)
-        self._picture.repeat_x = self._picture.repeat_y = False
         self._noise = gl.texture3d((32, 32, 32), 3, _noise_volume().tobytes(), alignment=1)
-        self._programs = {
-            "surface": gl.program(vertex_shader=shaders.VERTEX, fragment_shader=shaders.SURFACE),
-            "identity": gl.program(vertex_shader=shaders.VERTEX, fragment_shader=shaders.IDENTITY),
-            "shadow": gl.program(vertex_shader=shaders.VERTEX, fragment_shader=shaders.SHADOW),
-            "backdrop": gl.program(vertex_shader=shaders.BACKDROP_VERTEX, fragment_shader=shaders.BACKDROP),
-            "floor": gl.program(vertex_shader=shaders.FLOOR_VERTEX, fragment_shader=shaders.FLOOR),
-        }
-        corners = gl.buffer(np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]], np.float32).tobytes())
-        self._quads = {
-            name: gl.vertex_array(self._programs[name], [(corners, "2f", "in_corner")])
-            for name in ("backdrop", "floor")
-        }
+        self._coats: dict[tuple[str, int, int, bool], Any] = {}
+        self._floor = gl.program(vertex_shader=shaders.FLOOR_VERTEX, fragment_shader=shaders.FLOOR)
+        corners = gl.buffer(np.array([[0, 0], [1, 0], [0, 1], [1, 1]], np.float32).tobytes())
+        self._floor_quad = gl.vertex_array(self._floor, [(corners, "2f", "in_corner")])
         self._uploaded: weakref.WeakKeyDictionary[Surface, list[_Uploaded]] = weakref.WeakKeyDictionary()
-        self._face = np.zeros(4, np.float32)
 
     def close(self) -> None:
         """Give the context back; the renderer cannot be used afterwards."""
@@ -219,7 +225,6 @@ class Renderer:
         face: ArrayLike,
     ) -> Rendered:
         gl, placed = self._gl, self._placed(items)
-        self._picture.write(np.ascontiguousarray(background).tobytes())
         to_view, to_clip = view_matrix(camera), clip_matrix(camera)
         to_shadow = shadow_matrix(items, lights.key_from)
         common = {"to_view": to_view, "to_clip": to_clip, "to_shadow": to_shadow, "face": np.asarray(face)}
@@ -231,35 +236,41 @@ class Renderer:
             identity = common | {"to_view": np.eye(4), "to_clip": to_shadow}
             self._draw("shadow", placed, identity, shadows_only=True)
         self._shadow_map.use(1)
-        self._fine.use()
-        self._fine.clear(depth=1.0)
-        gl.disable(gl.DEPTH_TEST)
-        self._picture.use(2)
-        self._programs["backdrop"]["picture"] = 2
-        self._quads["backdrop"].render(gl.TRIANGLE_STRIP)
-        if floor is not None and lights.shadows:
-            self._draw_floor(items, floor, common)
-        gl.enable(gl.DEPTH_TEST)
-        self._draw("surface", placed, common | _light_uniforms(lights, camera))
-        rgb = np.frombuffer(self._fine.read(components=3, alignment=1), np.uint8)
-        rgb = rgb.reshape(self._fine.height, self._fine.width, 3)
-        rgb = cv2.resize(rgb, (self.width, self.height), interpolation=cv2.INTER_AREA)
         self._found.use()
-        self._found.clear(np.inf, NOBODY * 1024.0, depth=1.0)
-        self._draw("identity", placed, common)
-        found = np.frombuffer(self._found.read(components=2, dtype="f4", alignment=1), np.float32)
-        found = found.reshape(self.height, self.width, 2)
+        self._found.clear(np.inf, NOBODY * 1024.0)
+        self._colour.use()
+        self._colour.clear(0.0, 0.0, 0.0, 0.0)
+        if floor is not None and lights.shadows:
+            gl.disable(gl.DEPTH_TEST)
+            self._draw_floor(items, floor, lights, common)
+            gl.enable(gl.DEPTH_TEST)
+        self._depths.clear(depth=1.0)
+        self._fine.use()
+        self._draw("surface", placed, common | _light_uniforms(lights, camera))
+        seen = np.frombuffer(self._fine.read(components=4, alignment=1), np.uint8)
+        found = np.frombuffer(
+            self._fine.read(components=2, attachment=1, dtype="f4", alignment=1), np.float32
+        )
+        shape = self._fine.height, self._fine.width
+        rgb = _over(seen.reshape(*shape, 4), background)
+        found = found.reshape(*shape, 2)[self._rows[:, None], self._columns]
         code = found[..., 1].astype(np.int32)
         return Rendered(rgb, found[..., 0].copy(), code // 1024, code % 1024)
 
-    def _draw_floor(self, items: Sequence[Drawn], floor: Floor, common: dict[str, Any]) -> None:
-        gl, program = self._gl, self._programs["floor"]
-        middle = np.mean([item.vertices.mean(axis=0)[:2] for item in items], axis=0)
-        _set(program, common | {"middle": (*middle, floor.height, floor.radius), "darkness": floor.darkness})
-        program["shadow_map"] = 1
+    def _draw_floor(
+        self, items: Sequence[Drawn], floor: Floor, lights: Lights, common: dict[str, Any]
+    ) -> None:
+        gl, middle = self._gl, np.mean([item.vertices.mean(axis=0)[:2] for item in items], axis=0)
+        low, high = _shadow_bounds(items, lights.key_from, floor.height)
+        low, high = np.maximum(low, middle - floor.radius), np.minimum(high, middle + floor.radius)
+        if (low >= high).any():
+            return
+        own = {"middle": (*middle, floor.height, floor.radius), "part": (*low, *high)}
+        _set(self._floor, common | own | {"darkness": floor.darkness})
+        self._floor["shadow_map"] = 1
         gl.enable(gl.BLEND)
-        gl.blend_func = gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA
-        self._quads["floor"].render(gl.TRIANGLE_STRIP)
+        gl.blend_func = gl.ONE, gl.ONE_MINUS_SRC_ALPHA
+        self._floor_quad.render(gl.TRIANGLE_STRIP)
         gl.disable(gl.BLEND)
 
     def _draw(
@@ -269,34 +280,50 @@ class Renderer:
         uniforms: dict[str, Any],
         shadows_only: bool = False,
     ) -> None:
-        program = self._programs[name]
-        _set(program, uniforms)
-        for texture, unit in (("noise", 0), ("shadow_map", 1)):
-            if texture in program:
-                program[texture] = unit
-        rows = program["u"]
+        ready = set()
         for item, uploaded in placed:
-            if "owner" in program:
-                program["owner"] = float(item.owner)
-            for layer in item.layers:
+            for layer in reversed(item.layers):  # what hides the rest first: it need not be shaded then
                 if shadows_only and not layer.shadow:
                     continue
+                program = self._coat(name, layer.material)
+                if program not in ready:
+                    ready.add(program)
+                    _set(program, uniforms)
+                    for texture, unit in (("noise", 0), ("shadow_map", 1)):
+                        if texture in program:
+                            program[texture] = unit
+                if "owner" in program:
+                    program["owner"] = float(item.owner)
                 # The skin is closed, so its far side is never seen; rows are upside down, and so is its winding.
                 (self._gl.enable if layer.closed else self._gl.disable)(self._gl.CULL_FACE)
-                rows.write(
-                    layer.material.packed()[: 16 * rows.array_length]
-                )  # a compiler drops what it does not read
+                if "u" in program:  # a compiler drops what it does not read
+                    rows = program["u"]
+                    rows.write(layer.material.packed()[: 16 * rows.array_length])
                 self._array(program, uploaded, layer.faces).render(self._gl.TRIANGLES)
         self._gl.disable(self._gl.CULL_FACE)
+
+    def _coat(self, name: str, material: Material) -> Any:
+        """The program that draws one sort of coat, made when it is first needed."""
+        values = material.values
+        patterned = name == "surface" and bool(values.get("pattern"))
+        key = (name, int(values.get("kind", 0)), int(values.get("cover", 0)), patterned)
+        if key not in self._coats:
+            vertex, fragment = (
+                shaders.source(text, *key[1:3], patterned=patterned, detail=self._detail)
+                for text in (shaders.VERTEX, shaders.SURFACE if name == "surface" else shaders.SHADOW)
+            )
+            self._coats[key] = self._gl.program(vertex_shader=vertex, fragment_shader=fragment)
+        return self._coats[key]
 
     def _array(self, program: Any, uploaded: _Uploaded, faces: str) -> Any:
         key = (faces, program.glo)
         if key not in uploaded.arrays:
             statics = _attributes(program, {"in_template": 3, "in_local": 3, "in_tags": 2})
             moving = _attributes(program, {"in_position": 3, "in_normal": 3})
+            read = (uploaded.moving, moving), (uploaded.statics, statics)
             uploaded.arrays[key] = self._gl.vertex_array(
                 program,
-                [(uploaded.moving, *moving), (uploaded.statics, *statics)],
+                [(buffer, *layout) for buffer, layout in read if len(layout) > 1],
                 index_buffer=uploaded.indices[faces][0],
                 index_element_size=4,
             )
@@ -370,6 +397,29 @@ def shadow_matrix(items: Sequence[Drawn], towards: ArrayLike) -> Floats:
     matrix[2, :3] /= 2  # floors lie behind the people
     matrix[:3, 3] = -matrix[:3, :3] @ middle
     return matrix
+
+
+def _shadow_bounds(items: Sequence[Drawn], towards: ArrayLike, height: float) -> tuple[Floats, Floats]:
+    """Least and most x and y, metres, that the items' shadows can have on a floor."""
+    towards = np.asarray(towards, np.float64)
+    if towards[2] < 1e-3:
+        return np.full(2, -np.inf), np.full(2, np.inf)
+    found = []
+    for item in items:
+        low, high = item.vertices.min(axis=0), item.vertices.max(axis=0)
+        for z in (low[2], high[2]):
+            moved = towards[:2] / towards[2] * (z - height)
+            found += [low[:2] - moved, high[:2] - moved]
+    corners = np.array(found)
+    return corners.min(axis=0) - _HANGS_M, corners.max(axis=0) + _HANGS_M
+
+
+def _over(seen: NDArray[np.uint8], background: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3) what was drawn, (h, w, 4) finer and with its colours times its alpha, over a background."""
+    height, width = background.shape[:2]
+    small = cv2.resize(seen, (width, height), interpolation=cv2.INTER_AREA)
+    through = cv2.cvtColor(cv2.bitwise_not(small[..., 3]), cv2.COLOR_GRAY2RGB)
+    return cv2.add(cv2.multiply(background, through, scale=1 / 255), small[..., :3])
 
 
 def _set(program: Any, uniforms: dict[str, Any]) -> None:

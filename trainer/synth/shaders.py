@@ -6,8 +6,8 @@ Everything that varies from garment to garment is a row of one uniform array, la
 from __future__ import annotations
 
 FIELDS: dict[str, int] = {
-    "kind": 1,  # see KINDS
-    "cover": 1,  # which rule says where the surface ends, see COVERS
+    "kind": 1,  # see KINDS; compiled in
+    "cover": 1,  # which rule says where the surface ends, see COVERS; compiled in
     "thickness": 1,  # metres that the surface stands off the mesh
     "loose": 1,  # metres more where it hangs
     "colour": 3,  # linear light
@@ -73,11 +73,18 @@ def _defines() -> str:
     return "\n".join(lines)
 
 
-_HEAD = "#version 330\n" + _defines() + "\n"
+_HEAD = _defines() + "\n"
 
-VERTEX = (
-    _HEAD
-    + """
+
+def source(text: str, kind: int, cover: int, *, patterned: bool, detail: bool) -> str:
+    """One of the shaders below for one sort of coat: what never applies to it costs nothing."""
+    fixed = {"KIND": kind, "COVER": cover, "PATTERNED": int(patterned), "DETAIL": int(detail)}
+    return "".join(
+        ["#version 330\n", *(f"#define {name} {value}\n" for name, value in fixed.items()), _HEAD, text]
+    )
+
+
+VERTEX = """
 uniform mat4 to_clip;
 uniform mat4 to_view;
 uniform mat4 to_shadow;
@@ -96,14 +103,14 @@ out vec3 shadow;
 flat out float part;
 void main() {
     float away = M_thickness;
-    if (int(M_kind) == KIND_cloth && M_loose > 0.0) {
-        float hang = int(M_cover) == COVER_bottom ? smoothstep(0.12, -0.75, in_template.z)
+    if (KIND == KIND_cloth && M_loose > 0.0) {
+        float hang = COVER == COVER_bottom ? smoothstep(0.12, -0.75, in_template.z)
             : in_tags.x >= 0.0 ? smoothstep(-0.2, 1.0, in_tags.x) : smoothstep(0.5, 0.0, in_template.z);
         float wave = sin(dot(in_template, vec3(23.0, 17.0, 9.0)) + M_seed.x * 6.28)
             * sin(dot(in_template, vec3(-13.0, 19.0, 15.0)) + M_seed.y * 6.28);
         away += M_loose * hang * (0.8 + 0.5 * wave);
     }
-    if (int(M_kind) == KIND_hair) {
+    if (KIND == KIND_hair) {
         float up = smoothstep(0.62, 0.8, in_template.z);
         float wave = sin(in_template.x * 61.0 + M_seed.x * 9.0) * sin(in_template.y * 53.0 + M_seed.y * 9.0)
             * sin(in_template.z * 57.0 + M_seed.z * 9.0);
@@ -123,7 +130,6 @@ void main() {
     gl_Position = to_clip * seen;
 }
 """
-)
 
 _COVERED = """
 in vec3 world;
@@ -136,11 +142,9 @@ in vec3 shadow;
 flat in float part;
 uniform sampler3D noise;
 uniform vec4 face;  // template: x of the left eye, y and z of the eyes, z of the mouth
-bool covered() {
-    int cover = int(M_cover);
-    if (cover == COVER_all) return true;
-    vec3 rough = texture(noise, where * 4.0 + M_seed).xyz - 0.5;
-    if (cover == COVER_top) {
+bool covered(vec3 rough) {
+    if (COVER == COVER_all) return true;
+    if (COVER == COVER_top) {
         if (arm >= 0.0) return arm < M_sleeve;
         if (where.z < M_low) return false;
         // The neckline: a bowl around the base of the neck, deeper in front.
@@ -149,10 +153,10 @@ bool covered() {
         if (where.z > M_high) return false;
         return !(abs(where.x + 0.01 * rough.x) < M_open && where.y < 0.0);
     }
-    if (cover == COVER_bottom) return arm < 0.0 && where.z > M_low + 0.004 * rough.x && where.z < M_high;
-    if (cover == COVER_foot) return where.z < M_high;
-    if (cover == COVER_hand) return arm > M_low;
-    if (cover == COVER_scalp) {
+    if (COVER == COVER_bottom) return arm < 0.0 && where.z > M_low + 0.004 * rough.x && where.z < M_high;
+    if (COVER == COVER_foot) return where.z < M_high;
+    if (COVER == COVER_hand) return arm > M_low;
+    if (COVER == COVER_scalp) {
         // Above a line that is high over the forehead, falls to the ears, and reaches the nape.
         float back = where.y - face.y;
         float line = face.z + M_high - smoothstep(0.05, 0.12, back) * M_low + rough.x * 0.03;
@@ -166,8 +170,7 @@ bool covered() {
 """
 
 SURFACE = (
-    _HEAD
-    + _COVERED
+    _COVERED
     + """
 uniform vec3 eye_at;
 uniform vec3 key_from;
@@ -179,20 +182,19 @@ uniform vec3 ground;
 uniform float exposure;
 uniform float shadowed;
 uniform sampler2DShadow shadow_map;
-out vec4 seen;
+uniform float owner;
+layout(location = 0) out vec4 seen;
+layout(location = 1) out vec2 found;  // depth, and whose it is
 
 float lit_by_key() {
     if (shadowed < 0.5 || shadow.x < 0.0 || shadow.x > 1.0 || shadow.y < 0.0 || shadow.y > 1.0) return 1.0;
-    const float r = 1.2 / 512.0;
-    vec3 at = shadow - vec3(0.0, 0.0, 0.006);
-    return 0.25 * (texture(shadow_map, at + vec3(r, r, 0.0)) + texture(shadow_map, at + vec3(-r, r, 0.0))
-        + texture(shadow_map, at + vec3(r, -r, 0.0)) + texture(shadow_map, at + vec3(-r, -r, 0.0)));
+    return texture(shadow_map, shadow - vec3(0.0, 0.0, 0.006));  // between four texels
 }
 
 vec3 cloth(vec3 rough) {
     int pattern = int(M_pattern);
     vec3 base = M_colour;
-    if (pattern == PATTERN_plain) return base;
+    if (PATTERNED == 0) return base;
     float round = atan(local.x, -local.y) * (arm >= 0.0 ? 0.05 : 0.14);
     vec2 at = vec2(round, local.z);
     float c = cos(M_turn), s = sin(M_turn);
@@ -263,22 +265,21 @@ vec3 eyeball() {
 }
 
 void main() {
-    if (!covered()) discard;
     vec3 rough = texture(noise, where * 6.0 + M_seed).xyz - 0.5;
-    vec3 fine = texture(noise, where * 23.0 + M_seed.yzx).xyz - 0.5;
-    int kind = int(M_kind);
+    if (!covered(rough)) discard;
+    vec3 fine = DETAIL == 1 ? texture(noise, where * 23.0 + M_seed.yzx).xyz - 0.5 : rough.zxy;
     vec3 towards = normalize(eye_at - world);
     vec3 n = normalize(normal);
     if (dot(n, towards) < 0.0) n = -n;
     vec3 base;
     float shine = M_shine;
-    if (kind == KIND_skin) {
+    if (KIND == KIND_skin) {
         base = part > 101.5 && part < 103.5 ? eyeball() : skin(rough);
         n = normalize(n + 0.12 * fine);
-    } else if (kind == KIND_cloth) {
+    } else if (KIND == KIND_cloth) {
         base = cloth(rough) * (1.0 + M_mottle * (rough.x + fine.y));
         n = normalize(n + M_wrinkle * (1.6 * rough + 0.7 * fine));
-    } else if (kind == KIND_hair) {
+    } else if (KIND == KIND_hair) {
         vec3 strand = texture(noise, where * vec3(60.0, 60.0, 7.0) + M_seed).xyz - 0.5;
         base = M_colour * (1.0 + 1.1 * strand.x);
         n = normalize(n + 0.9 * strand + 0.4 * rough);
@@ -290,7 +291,7 @@ void main() {
     }
     float key = max(dot(n, key_from), 0.0);
     // Skin lets light through: its terminator is soft and red.
-    vec3 through = kind == KIND_skin ? vec3(0.10, 0.03, 0.02) * max(1.0 - abs(dot(n, key_from)), 0.0) : vec3(0.0);
+    vec3 through = KIND == KIND_skin ? vec3(0.10, 0.03, 0.02) * max(1.0 - abs(dot(n, key_from)), 0.0) : vec3(0.0);
     float shade = key > 0.0 ? lit_by_key() : 1.0;
     vec3 light = key_light * (key + through) * shade + fill_light * max(dot(n, fill_from), 0.0)
         + mix(ground, sky, 0.5 + 0.5 * n.z);
@@ -300,49 +301,26 @@ void main() {
     vec3 colour = base * light + key_light * spec * shade * step(0.001, key) + sky * rim;
     colour *= exposure;
     colour = colour / (1.0 + 0.25 * dot(colour, vec3(0.3, 0.6, 0.1)));
-    seen = vec4(pow(clamp(colour, 0.0, 1.0), vec3(1.0 / 2.2)), 1.0);
-}
-"""
-)
-
-IDENTITY = (
-    _HEAD
-    + _COVERED
-    + """
-uniform float owner;
-out vec2 found;
-void main() {
-    if (!covered()) discard;
+    seen = vec4(sqrt(clamp(colour, 0.0, 1.0)), 1.0);
     found = vec2(depth, owner * 1024.0 + (part >= 0.0 ? part : 1023.0));
 }
 """
 )
 
-SHADOW = _HEAD + _COVERED + "void main() { if (!covered()) discard; }\n"
-
-BACKDROP_VERTEX = """#version 330
-in vec2 in_corner;
-out vec2 at;
-void main() { at = in_corner * 0.5 + 0.5; gl_Position = vec4(in_corner, 0.999999, 1.0); }
-"""
-BACKDROP = """#version 330
-uniform sampler2D picture;
-in vec2 at;
-out vec4 seen;
-void main() { seen = vec4(texture(picture, at).rgb, 1.0); }
-"""
+SHADOW = _COVERED + "void main() { if (!covered(vec3(0.0))) discard; }\n"
 
 FLOOR_VERTEX = """#version 330
 uniform mat4 to_clip;
 uniform mat4 to_view;
 uniform mat4 to_shadow;
 uniform vec4 middle;  // x, y, z of the floor below the people, and how far it reaches
+uniform vec4 part;  // of it, least x and y and most: what shadows can fall on
 in vec2 in_corner;
 out vec3 shadow;
 out vec2 at;
 void main() {
-    vec4 world = vec4(middle.xy + in_corner * middle.w, middle.z, 1.0);
-    at = in_corner;
+    vec4 world = vec4(mix(part.xy, part.zw, in_corner), middle.z, 1.0);
+    at = (world.xy - middle.xy) / middle.w;
     shadow = (to_shadow * world).xyz * 0.5 + 0.5;
     gl_Position = to_clip * to_view * world;
 }

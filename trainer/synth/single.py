@@ -38,8 +38,8 @@ class Studio:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.model: BodyModel = bodies.load()
-        self.renderer = Renderer(recipe.size, recipe.size)
+        self.model: BodyModel = bodies.load(coarse=True)
+        self.renderer = Renderer(recipe.size, recipe.size, detail=False)
         self.backgrounds = Backgrounds(recipe.backgrounds)
         self.fitted = None if recipe.poses is None else pose.read_library(recipe.poses)
 

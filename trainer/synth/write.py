@@ -19,6 +19,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from model_zoo.skeletons import Skeleton
 from trainer.errors import DataError, Interrupted
 from trainer.progress import track
@@ -30,6 +32,8 @@ Maker = Callable[[int], Iterable[Sample]]
 """Index to its picture, or to the frames of its clip."""
 
 _POLL_S = 0.2
+_ONE_THREAD = {"LP_NUM_THREADS": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""Environment of a process that has one core: of Mesa, of numpy and of all that uses OpenMP."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,8 @@ def _make(recipe: Recipe, kind: Kind, pieces: list[parts.Place], jobs: int) -> N
             process = context.Process(
                 target=_work, args=(recipe, kind, remaining, shared, theirs), daemon=True
             )
-            process.start()
+            with _one_core_each():
+                process.start()
             theirs.close()
             workers.append((process, ours))
         try:
@@ -176,7 +181,7 @@ def _work(
     """One process: parts until there are none."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
     parent = os.getppid()
-    _one_core()
+    cv2.setNumThreads(1)
     index = None
     try:
         maker = kind.maker(recipe)
@@ -200,17 +205,22 @@ def _work(
         shared.stop.set()
 
 
-def _one_core() -> None:
-    """One process per core: libraries that start threads of their own would get in each other's way."""
-    os.environ["LP_NUM_THREADS"] = "0"
-    import cv2
+@contextmanager
+def _one_core_each() -> Iterator[None]:
+    """One process per core: libraries that start threads of their own would get in each other's way.
 
-    cv2.setNumThreads(1)
+    They look at the environment as they are loaded, so it has to be there before a process starts.
+    """
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ.update(_ONE_THREAD)
     try:
-        import torch
-    except ImportError:
-        return
-    torch.set_num_threads(1)
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

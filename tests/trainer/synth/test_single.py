@@ -30,10 +30,10 @@ FLAT = Lights(key=(0, 0, 0), fill=(0, 0, 0), sky=(1, 1, 1), ground=(1, 1, 1), sh
 
 @pytest.fixture(scope="module")
 def model() -> BodyModel:
-    if not bodies.asset_path().exists():
+    if not bodies.asset_path(coarse=True).exists():
         pytest.importorskip("anny", reason="the extra `synth` is not installed")
         bodies.prepare()
-    return bodies.load()
+    return bodies.load(coarse=True)
 
 
 @pytest.fixture(scope="module")
