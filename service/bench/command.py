@@ -114,8 +114,11 @@ def _one_round(plan: Plan, rig: _Rig, sent: Sequence[tuple[Picture, Path]]) -> I
             one = Pass(str(path), picture.size, picture.encoded, batch=1, threads=1, seconds=plan.seconds / 2)
             full = replace(one, batch=plan.batch, threads=plan.workers)
             bare = one if concurrency == 1 else full
+            loads = list(_loads(plan, rig, picture, path, concurrency))
+            if not loads:
+                continue
             before = rig.loop.measure(bare)
-            for load in _loads(plan, rig, picture, path, concurrency):
+            for load in loads:
                 row, before = _row(rig, picture.name, load, bare, before)
                 yield row
                 if (load.route, picture.name, concurrency) == (*OPEN, max(plan.concurrency)):
@@ -140,12 +143,12 @@ def _loads(plan: Plan, rig: _Rig, picture: Picture, path: Path, concurrency: int
     )
     if isinstance(server, processes.PeerServer):
         peer = peers.PEERS[rig.name]
-        if picture.encoded:
+        if picture.encoded and "rest" in picture.routes:
             yield replace(common, route=peer.route, target=peer.target, boxes=False)
         return
     for route in plan.routes:
-        if route == "multipart" and not picture.encoded:
-            continue  # a form holds files
+        if route not in picture.routes:
+            continue
         over_http = route in ("rest", "multipart")
         yield replace(common, route=route, port=server.http_port if over_http else server.grpc_port)
 

@@ -32,11 +32,14 @@ import uvloop
 
 from service.pb.reppose.v1 import pose_pb2 as pb
 
-Route = Literal["rest", "multipart", "unary", "stream"]
-ROUTES: tuple[Route, ...] = ("rest", "multipart", "unary", "stream")
+Route = Literal["rest", "multipart", "unary", "stream", "live", "file"]
+ROUTES: tuple[Route, ...] = ("rest", "multipart", "unary", "stream", "live", "file")
+"""`stream` is gRPC's without a config; `live` and `file` are videos: with one, tracking and smoothing."""
 
 FRAMES_OF_A_STREAM = 8
-"""Most unanswered frames of one stream; more concurrency makes more streams."""
+"""Most unanswered frames of one stream without a config; more concurrency makes more streams."""
+VIDEO_HZ = 30.0
+"""Rate that the timestamps of a video say."""
 FIRST_ANSWER_S = 30.0
 """Longest time until a server that listens gives its first answer."""
 ONE_TRY_S = 5.0
@@ -235,6 +238,11 @@ async def _open(load: Load, stack: AsyncExitStack) -> list[Ask]:
                 raise RuntimeError("an answer without a pose")
 
         return [ask] * load.concurrency
+    if load.route in ("live", "file"):
+        videos = [_Video(channel, load.route, data) for _ in range(load.concurrency)]
+        for video in videos:
+            stack.push_async_callback(video.close)
+        return [video.ask_next for video in videos]
     streams = [_Stream(channel) for _ in range(-(-load.concurrency // FRAMES_OF_A_STREAM))]
     for stream in streams:
         stack.push_async_callback(stream.close)
@@ -350,8 +358,11 @@ class _Stream:
         error: Exception = RuntimeError("the stream ended")
         try:
             async for answer in self._call:
+                kind = answer.WhichOneof("outcome")
+                if kind == "opened":
+                    continue
                 waiting = self._waiting.popleft()
-                if answer.WhichOneof("outcome") == "prediction":
+                if kind in ("prediction", "tracked"):
                     waiting.set_result(None)
                 else:
                     waiting.set_exception(RuntimeError(str(answer)))
@@ -359,6 +370,26 @@ class _Stream:
             error = fault
         for waiting in self._waiting:
             waiting.set_exception(error)
+
+
+class _Video(_Stream):
+    """One video: a picture again and again, one frame under way, nobody told where the person is."""
+
+    def __init__(self, channel: grpc.aio.Channel, mode: Literal["live", "file"], data: bytes) -> None:
+        super().__init__(channel)
+        modes = {"live": pb.STREAM_MODE_LIVE, "file": pb.STREAM_MODE_FILE}
+        self._config = pb.EstimateStreamRequest(config=pb.StreamConfig(mode=modes[mode]))
+        self._frame = pb.EstimateStreamRequest(frame=pb.EstimateRequest(image=data))
+        self._opened = False
+
+    async def ask_next(self) -> None:
+        """The next frame."""
+        if not self._opened:
+            self._opened = True
+            await self._call.write(self._config.SerializeToString())
+        self._frame.sequence += 1
+        self._frame.timestamp_s = self._frame.sequence / VIDEO_HZ
+        await self.ask(self._frame.SerializeToString())
 
 
 if __name__ == "__main__":

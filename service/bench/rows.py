@@ -9,12 +9,15 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from service.bench.load import Outcome
+from service.bench.pictures import PERSON
 
 CPU_TARGETS = (
     ("stream", "JPEG 192x256", 1.10),
     ("rest", "JPEG 192x256", 1.12),
     ("unary", "JPEG 192x256", 1.18),
     ("rest", "JPEG 640x480", 1.10),
+    ("live", PERSON, 1.12),
+    ("file", PERSON, 1.12),
 )
 """(route, picture, most processor time per image over the bare loop's) at high concurrency."""
 HIGH = range(24, 33)

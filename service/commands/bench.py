@@ -17,7 +17,7 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="Only JPEG crops, concurrency 1 and 32, one round of 2 seconds.")
     ] = False,
-    routes: Annotated[str, typer.Option(help="Comma-separated.")] = "rest,multipart,unary,stream",
+    routes: Annotated[str, typer.Option(help="Comma-separated.")] = "rest,multipart,unary,stream,live,file",
     concurrency: Annotated[
         str | None, typer.Option(help="Requests under way at once, comma-separated; 1,8,32 where left out.")
     ] = None,
@@ -27,7 +27,7 @@ def bench(
     seconds: Annotated[float | None, typer.Option(help="Length of one row; 3 where left out.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Medians over so many; 3 where left out.")] = None,
     image: Annotated[
-        Path | None, typer.Option(help="Send this JPEG, in place of the three pictures made by the bench.")
+        Path | None, typer.Option(help="Send this JPEG, in place of the four pictures made by the bench.")
     ] = None,
     against: Annotated[
         str, typer.Option(help="Other servers to measure beside ours, if installed: litserve,mosec.")
@@ -65,7 +65,7 @@ def bench(
     if min(parallel) < 1:
         fail("--concurrency must be 1 or more")
     if quick and image is None:
-        sent = sent[1:2]
+        sent = tuple(each for each in sent if each.encoded and each.size == sent[0].size)
     workers = settings.batch.workers or cpus.usable()
     mine = cpus.affinity()
     pinned = settings.batch.pin == "on" or (settings.batch.pin == "auto" and workers == len(mine))

@@ -25,9 +25,13 @@ from service.bench.load import Load, Outcome
 from service.bench.rows import Row
 from service.cli import cli
 from service.runner import Runner
+from service.server import build_core
+from service.settings import Settings
+from service.streams import tracking
+from service.types import BoxSource, Frame, Options
 from tests.service import serving
 
-RAW, JPEG, _ = pictures.standard()
+RAW, JPEG, _, PERSON = pictures.standard()
 ROW = Row(
     server="reppose", precision="int8", picture="JPEG 192x256", route="rest", concurrency=32, images_per_s=900.0,
     p50_ms=30.0, p95_ms=40.0, p99_ms=50.0, cpu_ms=2.0, loop_cpu_ms=1.6, ratio=1.25, loop_latency_ms=2.0, batch=7.5,
@@ -36,13 +40,14 @@ ROW = Row(
 
 
 def test_pictures_have_their_sizes_in_pixels_and_bytes() -> None:
-    bare, crop, frame = pictures.standard()
+    bare, crop, frame, person = pictures.standard()
     assert len(bare.data) == 256 * 192 * 3
     assert abs(len(crop.data) - 14_000) < 1_000
     assert abs(len(frame.data) - 40_000) < 3_000
-    for each in (crop, frame):
+    assert abs(len(person.data) - 14_000) < 1_000
+    for each in (crop, frame, person):
         assert simplejpeg.decode_jpeg(each.data).shape == (*each.size, 3)
-    assert pictures.standard() == (bare, crop, frame)
+    assert pictures.standard() == (bare, crop, frame, person)
     assert np.std(np.frombuffer(bare.data, np.uint8)) > 10
 
 
@@ -131,6 +136,23 @@ def test_processor_time_counts_descendants() -> None:
         assert load.cpu_seconds(process.pid) >= before + 0.1
         process.communicate(b"\n")
     assert load.cpu_seconds(process.pid) == 0.0
+
+
+def test_the_model_that_comes_with_the_package_follows_the_drawn_person() -> None:
+    """Or the routes of videos would measure nothing of it."""
+
+    async def scores() -> list[float]:
+        settings = Settings()
+        core = build_core(settings)
+        await core.load(settings)
+        small = pictures.figure((480, 640), at=(0.3, 0.6), height=0.7, seed=3)
+        data = [PERSON.data, pictures.jpeg_of(small, 40_000)]
+        found = [await core.predictor.predict(Frame(each), Options()) for each in data]
+        await core.stop(5)
+        assert [each.poses[0].box_source for each in found] == [BoxSource.FOUND] * 2
+        return [tracking.confidence(each.poses[0].scores) for each in found]
+
+    assert min(asyncio.run(scores())) > tracking.Rules().acquire + 0.15
 
 
 @pytest.mark.parametrize("rate", [0.0, 60.0])
@@ -229,7 +251,7 @@ def test_a_whole_run(tiny_bundle_root: Path, tmp_path: Path) -> None:
     expected = {
         ("fp32", picture.name, route, concurrency)
         for picture in pictures.standard()
-        for route in ("rest", "stream")
+        for route in {"rest", "stream"} & {*picture.routes}
         for concurrency in (1, 24)
     } | {("fp32", "JPEG 192x256", "rest", 0)}
     assert {
@@ -259,7 +281,7 @@ def test_a_picture_of_ones_own(tiny_bundle_root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--routes", "pigeon"), "knows rest, multipart, unary, stream"),
+        (("--routes", "pigeon"), "knows rest, multipart, unary, stream, live, file"),
         (("--against", "pigeon"), "litserve"),
         (("--precision", "int4"), "fp32"),
         (("--concurrency", "0"), "1 or more"),
