@@ -67,6 +67,26 @@ class DeadlineExceeded(ServiceError):
     """The client's deadline has passed, or would have before the answer."""
 
 
+class Unauthenticated(ServiceError):
+    """A request without a credential, or with one that is none; `sent` tells the two apart."""
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class PermissionDenied(ServiceError):
+    """A good credential that lacks the role that a request needs."""
+
+
+class RateLimited(ServiceError):
+    """This client has asked for more than its share; trying again after `retry_after_s` may succeed."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class NotReady(ServiceError):
     """The service starts or stops."""
 
@@ -77,3 +97,7 @@ class WorkerLost(ServiceError):
 
 class StartupError(ServiceError):
     """The service cannot start: a port is taken, a model is missing or broken."""
+
+
+class BadCredentialFile(StartupError):
+    """A file of keys that cannot be read, or says what cannot be."""

@@ -51,9 +51,13 @@ STATUS: dict[type[Exception], Status] = {
     errors.StoreUnavailable: Status("store_unavailable", Http.SERVICE_UNAVAILABLE, Grpc.UNAVAILABLE),
     errors.Overloaded: Status("overloaded", Http.TOO_MANY_REQUESTS, Grpc.RESOURCE_EXHAUSTED),
     errors.DeadlineExceeded: Status("deadline_exceeded", Http.GATEWAY_TIMEOUT, Grpc.DEADLINE_EXCEEDED),
+    errors.Unauthenticated: Status("unauthenticated", Http.UNAUTHORIZED, Grpc.UNAUTHENTICATED),
+    errors.PermissionDenied: Status("permission_denied", Http.FORBIDDEN, Grpc.PERMISSION_DENIED),
+    errors.RateLimited: Status("rate_limited", Http.TOO_MANY_REQUESTS, Grpc.RESOURCE_EXHAUSTED),
     errors.NotReady: Status("not_ready", Http.SERVICE_UNAVAILABLE, Grpc.UNAVAILABLE),
     errors.WorkerLost: INTERNAL,
     errors.StartupError: INTERNAL,
+    errors.BadCredentialFile: INTERNAL,
     zoo.ModelZooError: INTERNAL,
     zoo.SkeletonError: INTERNAL,
     zoo.GeometryError: Status("invalid_boxes", Http.UNPROCESSABLE_ENTITY, Grpc.INVALID_ARGUMENT, "boxes"),
@@ -81,6 +85,10 @@ class Report(NamedTuple):
     status: Status
     message: str
     field: str | None
+    retry_after_s: float | None = None
+    """When trying again may make sense, where that is known."""
+    challenge: str | None = None
+    """Why a credential was refused, in the words of RFC 6750, section 3.1; empty where none was sent."""
 
 
 def status_of(error: BaseException) -> Status:
@@ -93,4 +101,15 @@ def report(error: BaseException) -> Report:
     status = status_of(error)
     if status is INTERNAL:
         return Report(status, "the service failed to answer; its log says why", None)
-    return Report(status, str(error)[:MAX_MESSAGE], getattr(error, "field", None) or status.field)
+    challenge = None
+    if isinstance(error, errors.Unauthenticated):
+        challenge = "invalid_token" if error.sent else ""
+    elif isinstance(error, errors.PermissionDenied):
+        challenge = "insufficient_scope"
+    return Report(
+        status,
+        str(error)[:MAX_MESSAGE],
+        getattr(error, "field", None) or status.field,
+        getattr(error, "retry_after_s", None),
+        challenge,
+    )
