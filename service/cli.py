@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from service.commands import bench, demo, jitter, predict, serve
+from service.commands.common import ConfigOption
 
 cli = typer.Typer(
     add_completion=False,
@@ -20,9 +21,11 @@ Without a command, `serve` runs. Try it on a photograph from a second terminal:
 
 
 @cli.callback(invoke_without_command=True)
-def _serve_by_default(context: typer.Context) -> None:
+def _begin(context: typer.Context, config: ConfigOption = None) -> None:
     if context.invoked_subcommand is None:
-        serve.serve()
+        serve.serve(config=config)
+    elif config is not None:
+        context.default_map = {context.invoked_subcommand: {"config": str(config)}}
 
 
 cli.command(help=serve.help_text())(serve.serve)

@@ -1,7 +1,7 @@
 """`python -m service.probe`: exit 0 where the service of this environment is ready. A container engine's health check.
 
-It asks `/healthz/ready` of the address in REPPOSE_HTTP__HOST and REPPOSE_HTTP__PORT. Nothing but the standard library
-is imported: it runs every few seconds beside the service, on the service's processors.
+It asks `/healthz/ready` of the address in REPPOSE_HTTP__HOST and REPPOSE_HTTP__PORT, or in the file that REPPOSE_CONFIG
+names. Nothing but the standard library is imported: it runs every few seconds beside the service, on its processors.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import http.client
 import os
 import sys
+import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 
 _ALL = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 """Where to ask a service that listens on all addresses."""
@@ -31,8 +33,10 @@ def ready(host: str, port: int, timeout_s: float = 3.0) -> str | None:
 
 def main(environment: Mapping[str, str]) -> int:
     """The exit code; the reason goes to stdout, which the engine keeps."""
-    host = environment.get("REPPOSE_HTTP__HOST", "127.0.0.1")
-    reason = ready(_ALL.get(host, host), int(environment.get("REPPOSE_HTTP__PORT", "8000")))
+    file = environment.get("REPPOSE_CONFIG")
+    http = tomllib.loads(Path(file).read_text("utf-8")).get("http", {}) if file else {}
+    host = environment.get("REPPOSE_HTTP__HOST", http.get("host", "127.0.0.1"))
+    reason = ready(_ALL.get(host, host), int(environment.get("REPPOSE_HTTP__PORT", http.get("port", 8000))))
     if reason is None:
         return 0
     print(reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Annotated
 
 import typer
 
-from service.commands.common import fail, listed, read_settings
+from service.commands.common import ConfigOption, fail, listed, read_settings
 from service.errors import ServiceError
+from service.settings import CONFIG_VARIABLE
 
 
 def bench(
@@ -33,6 +35,7 @@ def bench(
         str, typer.Option(help="Other servers to measure beside ours, if installed: litserve,mosec.")
     ] = "",
     out: Annotated[Path | None, typer.Option(help="Write bench.csv, .json and .svg to this folder.")] = None,
+    config: ConfigOption = None,
 ) -> None:
     """Measure what the service costs beside the bare loop of decode, warp and net.
 
@@ -49,7 +52,9 @@ def bench(
     from service import cpus
     from service.bench import command, load, peers, pictures, report, rows
 
-    settings = read_settings()
+    settings = read_settings(config)
+    if config is not None:
+        os.environ[CONFIG_VARIABLE] = str(config)  # for the server that is measured
     chosen = listed(routes, load.ROUTES, "--routes")
     others = listed(against, tuple(peers.PEERS), "--against")
     for name in others:

@@ -4,29 +4,48 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
-from pydantic import ValidationError
 
 from service import logs
-from service.settings import Settings, unknown_names
+from service.settings import CONFIG_VARIABLE, Effective, Settings, SettingsError, read
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Settings in TOML, instead of the file in REPPOSE_CONFIG."),
+]
+"""Every command that reads settings takes it; given before the command, it reaches the command as well."""
 
 
-def read_settings(**overrides: dict[str, object]) -> Settings:
-    """The environment's settings, changed by options of the command line; sets up the log as they say."""
-    given = {
-        group: {name: value for name, value in values.items() if value is not None}
-        for group, values in overrides.items()
-    }
+def read_effective(
+    config: Path | None = None, options: dict[tuple[str, str], tuple[str, object]] | None = None
+) -> Effective:
+    """The settings of the file and the environment, and where each came from; what is wrong with them ends the program.
+
+    Args:
+        config: the file, or None for that which the environment names, if it does.
+        options: values of options that are not None, with the names of the options.
+    """
+    given = {key: option for key, option in (options or {}).items() if option[1] is not None}
     try:
-        settings = Settings(**given)
-    except ValidationError as error:
-        lines = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
-        fail("wrong settings: " + "; ".join(lines))
+        return read(os.environ, config or _named_by_environment(), given)
+    except SettingsError as error:
+        fail(str(error))
+
+
+def _named_by_environment() -> Path | None:
+    name = os.environ.get(CONFIG_VARIABLE)
+    return Path(name) if name else None
+
+
+def read_settings(
+    config: Path | None = None, options: dict[tuple[str, str], tuple[str, object]] | None = None
+) -> Settings:
+    """As `read_effective`, the settings alone; sets up the log as they say."""
+    settings = read_effective(config, options).settings
     logs.configure(settings.log.level, settings.log.format)
-    for warning in unknown_names(os.environ):
-        logs.log.warning(warning)
     return settings
 
 

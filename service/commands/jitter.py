@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from model_zoo.errors import ModelZooError
-from service.commands.common import fail, read_settings
+from service.commands.common import ConfigOption, fail, read_settings
 from service.errors import ServiceError
 from service.settings import Settings
 
@@ -32,6 +32,7 @@ def jitter(
     check: Annotated[
         bool, typer.Option("--check", help="Exit with 1 where the default smoother misses its goal.")
     ] = False,
+    config: ConfigOption = None,
 ) -> None:
     """Measure how calm and how late smoothed points are, in this process, with the real model and tracking.
 
@@ -55,7 +56,7 @@ def jitter(
         fail("--rates takes numbers from 1 to 240, separated by commas")
     try:
         missed = asyncio.run(
-            _jitter(read_settings(), Plan(data, annotations, stills, seed, asked, videos, model), out)
+            _jitter(read_settings(config), Plan(data, annotations, stills, seed, asked, videos, model), out)
         )
     except (ServiceError, ModelZooError) as error:
         fail(str(error))

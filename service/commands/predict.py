@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from model_zoo.errors import ModelZooError
-from service.commands.common import fail, read_settings
+from service.commands.common import ConfigOption, fail, read_settings
 from service.errors import ServiceError
 from service.settings import Settings
 
@@ -27,6 +27,7 @@ def predict(
     render: Annotated[
         Path | None, typer.Option(help="Write the image with the poses drawn here (PNG).")
     ] = None,
+    config: ConfigOption = None,
 ) -> None:
     """Answer images in this process, without a service: one line of JSON each, as POST /v1/pose answers.
 
@@ -41,7 +42,7 @@ def predict(
     """
     if render is not None and len(pictures) != 1:
         fail("--render takes exactly one image")
-    settings = read_settings()
+    settings = read_settings(config)
     query = {"boxes": boxes, "model": model, "decoder": decoder, "render": render is not None}
     try:
         answered = asyncio.run(_predict(settings, pictures, query, render))

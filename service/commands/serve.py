@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from service.commands.common import fail, read_settings
+from service.commands.common import ConfigOption, fail, read_settings
 from service.errors import ServiceError
 from service.settings import names
 
@@ -18,12 +18,14 @@ Examples:
     reppose-serve serve
     reppose-serve serve --http-port 9000 --grpc-port 0
     REPPOSE_HTTP__HOST=0.0.0.0 REPPOSE_MODELS__ROOTS=/models reppose-serve
+    reppose-serve --config reppose.toml
 
 Then:
 
     curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8000/v1/pose
 
-Documentation of the running service is at http://127.0.0.1:8000/docs. All settings, which the environment changes:
+Documentation of the running service is at http://127.0.0.1:8000/docs. All settings, which the
+environment or a TOML file changes, as `reppose-serve config` tells:
 
 """
 
@@ -50,12 +52,18 @@ def serve(
         str | None,
         typer.Option(help="Instead of REPPOSE_HTTP__HOST and REPPOSE_GRPC__HOST; 0.0.0.0 for all."),
     ] = None,
+    config: ConfigOption = None,
 ) -> None:
     from service import server
 
     settings = read_settings(
-        http={"port": http_port, "host": host},
-        grpc={"port": grpc_port, "host": host},
+        config,
+        {
+            ("http", "port"): ("--http-port", http_port),
+            ("http", "host"): ("--host", host),
+            ("grpc", "port"): ("--grpc-port", grpc_port),
+            ("grpc", "host"): ("--host", host),
+        },
     )
     try:
         finished = server.run(settings)

@@ -1,22 +1,25 @@
-"""The environment, read once.
+"""What can be set: groups by theme, the tree of them (`tree`) and where values come from (`reading`).
 
-Every value has a default that suits a laptop or a small server. `REPPOSE_<GROUP>__<NAME>` changes it, for example
-`REPPOSE_HTTP__PORT=9000`. A misspelt name inside a group is an error; `unknown_names` finds the others. What is secret
-may stand in a file instead, as container engines mount it: `REPPOSE_<GROUP>__<NAME>_FILE` is its path.
+Every value has a default that suits a laptop or a small server. A TOML file changes it, `[http]` and `port = 9000`, and
+over it the environment, `REPPOSE_HTTP__PORT=9000`. Unknown names are errors in both. What is secret may stand in a
+file of its own, as container engines mount it: its path is `REPPOSE_<GROUP>__<NAME>_FILE`, or `<name>_file` in TOML.
 """
 
 from service.settings.access import AdminSettings, AuthSettings, RateSettings
 from service.settings.listeners import DrainSettings, GrpcSettings, HttpSettings, LimitSettings
 from service.settings.models import BatchSettings, ModelSettings
 from service.settings.observing import LogSettings
+from service.settings.reading import CONFIG_VARIABLE, Effective, SettingsError, read
 from service.settings.streams import SessionSettings, StreamSettings
-from service.settings.tree import Settings, names, unknown_names
+from service.settings.tree import Settings, names
 
 __all__ = [
+    "CONFIG_VARIABLE",
     "AdminSettings",
     "AuthSettings",
     "BatchSettings",
     "DrainSettings",
+    "Effective",
     "GrpcSettings",
     "HttpSettings",
     "LimitSettings",
@@ -25,7 +28,8 @@ __all__ = [
     "RateSettings",
     "SessionSettings",
     "Settings",
+    "SettingsError",
     "StreamSettings",
     "names",
-    "unknown_names",
+    "read",
 ]

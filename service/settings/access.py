@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, PositiveFloat, SecretStr, field_validator, model_validator
-from pydantic_settings import NoDecode
 
 from service.settings.group import Group, split_commas
 
@@ -48,7 +47,7 @@ class AuthSettings(Group):
     """What the claim `iss` of a token must say; needed with `jwks_file`."""
     jwt_audience: str = ""
     """What the claim `aud` of a token must hold; needed with `jwks_file`."""
-    jwt_algorithms: Annotated[tuple[Algorithm, ...], NoDecode, Field(min_length=1)] = (
+    jwt_algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = (
         "RS256",
         "ES256",
         "EdDSA",

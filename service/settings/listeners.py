@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
-from pydantic_settings import NoDecode
 
 from service.settings.group import Group, Port, split_commas
 
@@ -21,7 +20,7 @@ class HttpSettings(Group):
     """How long an idle connection stays open."""
     docs: Literal["auto", "on", "off"] = "auto"
     """Whether `/docs`, `/redoc` and `/openapi.json` are there, for all; auto: unless credentials are asked for."""
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    cors_origins: tuple[str, ...] = ()
     """Web pages whose scripts may read answers, as https://example.org, separated by commas; * for all. The WebSocket
     has a list of its own, REPPOSE_STREAMS__ORIGINS."""
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
-from pydantic_settings import NoDecode
 
 from model_zoo import bundle
 from service.settings.group import Group
@@ -16,7 +15,7 @@ from service.settings.group import Group
 class ModelSettings(Group):
     """Which models are served."""
 
-    roots: Annotated[tuple[Path, ...], NoDecode] = (bundle.BUILTIN,)
+    roots: tuple[Path, ...] = (bundle.BUILTIN,)
     """Folders of bundles, separated by colons like PATH; every bundle in them is loaded."""
     default: str = "body19-small"
     """Model of a request that names none: `name` for its latest version, or `name@version`."""

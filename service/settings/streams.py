@@ -13,7 +13,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import NoDecode
 
 from service.settings.group import Group, split_commas
 
@@ -74,7 +73,7 @@ class StreamSettings(Group):
     give it a larger share."""
     window: PositiveInt = 16
     """Most unanswered frames of a file stream; the next is read when one was answered."""
-    origins: Annotated[tuple[str, ...], NoDecode] = ()
+    origins: tuple[str, ...] = ()
     """Web pages that may open the WebSocket, as https://example.org, separated by commas; * for all. Pages that come
     from the service's own host always may, and so may programs that are no browsers."""
 

@@ -1,16 +1,18 @@
-"""All settings as one tree, and their names in the environment."""
+"""All settings as one tree, and everything that is known about each."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping
-from typing import Self
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
-from pydantic import model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, SecretStr, model_validator
+from pydantic.fields import FieldInfo
 
 from service.settings.access import AdminSettings, AuthSettings, RateSettings
-from service.settings.group import FILE_SUFFIX
+from service.settings.group import Group
 from service.settings.listeners import DrainSettings, GrpcSettings, HttpSettings, LimitSettings
 from service.settings.models import BatchSettings, ModelSettings
 from service.settings.observing import LogSettings
@@ -20,16 +22,10 @@ ENV_PREFIX = "REPPOSE_"
 ENV_DELIMITER = "__"
 
 
-class Settings(BaseSettings):
-    """Read once, by the command line; every other part is handed plain values."""
+class Settings(BaseModel):
+    """Read once, by the command line (`reading.read`); every other part is handed plain values."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX,
-        env_nested_delimiter=ENV_DELIMITER,
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     http: HttpSettings = HttpSettings()
     """The REST listener."""
@@ -63,27 +59,86 @@ class Settings(BaseSettings):
         return self
 
 
+@dataclass(frozen=True)
+class Setting:
+    """One field of one group."""
+
+    group: str
+    name: str
+    meaning: str
+    default: object
+    kind: str
+    """What it takes, in words."""
+    secret: bool
+
+    @property
+    def key(self) -> str:
+        """Its name in the file."""
+        return f"{self.group}.{self.name}"
+
+    @property
+    def variable(self) -> str:
+        """Its name in the environment."""
+        return variable(self.group, self.name)
+
+
+def variable(group: str, name: str) -> str:
+    """Name of a setting in the environment."""
+    return f"{ENV_PREFIX}{group}{ENV_DELIMITER}{name}".upper()
+
+
+def groups() -> Iterator[tuple[str, type[Group], str]]:
+    """(name, class, meaning) of every group."""
+    for name, field in Settings.model_fields.items():
+        yield name, type(field.default), field.description or ""
+
+
+def known() -> Iterator[Setting]:
+    """Every setting, in the order of the tree."""
+    for group, model, _ in groups():
+        for name, field in model.model_fields.items():
+            meaning = " ".join((field.description or "").split())
+            yield Setting(group, name, meaning, field.default, _kind(field), name in model.secrets())
+
+
 def names() -> Iterator[tuple[str, str, object]]:
     """(name of the environment variable, its meaning, its default) of every setting."""
-    for group, field in Settings.model_fields.items():
-        for name, inner in type(field.default).model_fields.items():
-            variable = f"{ENV_PREFIX}{group}{ENV_DELIMITER}{name}".upper()
-            yield variable, inner.description or "", inner.default
+    for each in known():
+        yield each.variable, each.meaning, each.default
 
 
-def unknown_names(environment: Mapping[str, str]) -> list[str]:
-    """A warning for every REPPOSE_* variable that no setting reads."""
-    known = {name for name, _, _ in names()} | {
-        f"{ENV_PREFIX}{group}".upper() for group in Settings.model_fields
-    }
-    known |= {
-        f"{ENV_PREFIX}{group}{ENV_DELIMITER}{name}{FILE_SUFFIX}".upper()
-        for group, field in Settings.model_fields.items()
-        for name in type(field.default).secrets()
-    }
-    warnings = []
-    for name in sorted(environment):
-        if name.upper().startswith(ENV_PREFIX) and name.upper() not in known:
-            near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.75)
-            warnings.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
-    return warnings
+_NAMES: dict[object, str] = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    Path: "path",
+    SecretStr: "secret text",
+    type(None): "nothing",
+}
+_BOUNDS = {"gt": "above", "ge": "from", "lt": "below", "le": "to"}
+
+
+def _kind(field: FieldInfo) -> str:
+    return _words(field.annotation, field.metadata)
+
+
+def _words(annotation: Any, metadata: Any = ()) -> str:
+    """A type in words, with its bounds."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _words(inner[0], inner[1:])
+    if origin is Literal:
+        return ", ".join(f"`{each}`" for each in inner)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_words(each) for each in inner)
+    if origin in (tuple, list, frozenset):
+        return f"list of {_words(inner[0])}"
+    marks = [mark for each in metadata for mark in getattr(each, "metadata", [each])]
+    bounds = [
+        f"{word} {getattr(mark, name)}"
+        for mark in marks
+        for name, word in _BOUNDS.items()
+        if hasattr(mark, name)
+    ]
+    return " ".join([_NAMES[annotation], *bounds])

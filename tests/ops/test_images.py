@@ -77,9 +77,12 @@ def probe(**environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_health_check_says_whether_the_service_is_ready(tiny_bundle_root: Path) -> None:
+def test_the_health_check_says_whether_the_service_is_ready(tiny_bundle_root: Path, tmp_path: Path) -> None:
     with serving.running(tiny_bundle_root) as service:
         port = service.url.rpartition(":")[2]
+        file = tmp_path / "reppose.toml"
+        file.write_text(f'[http]\nhost = "0.0.0.0"\nport = {port}')
+        assert probe(REPPOSE_CONFIG=str(file)).returncode == 0
         asked = probe(REPPOSE_HTTP__HOST="0.0.0.0", REPPOSE_HTTP__PORT=port)
         assert (asked.returncode, asked.stdout, asked.stderr) == (0, "", "")
     asked = probe(REPPOSE_HTTP__HOST="0.0.0.0", REPPOSE_HTTP__PORT=port)

@@ -150,8 +150,8 @@ def test_serve_refuses_wrong_settings_in_words(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("REPPOSE_BATCH__SIZES", "4")
     done = ran("serve")
     assert done.exit_code == 1
-    assert "http.port" in done.output
-    assert "batch.sizes" in done.output
+    assert "REPPOSE_HTTP__PORT: " in done.output
+    assert "REPPOSE_BATCH__SIZES is not a setting; did you mean REPPOSE_BATCH__SIZE?" in done.output
 
 
 def test_help_of_serve_names_every_setting() -> None:
