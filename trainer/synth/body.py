@@ -30,7 +30,7 @@ from trainer.errors import TrainerError
 
 FORMAT = 1
 """Raised when what the file holds changes; a file of another format is made anew."""
-COARSE_FORMAT = 1
+COARSE_FORMAT = 2
 """The same of the file that is made from it."""
 
 
@@ -85,7 +85,8 @@ def load(*, coarse: bool = False) -> BodyModel:
     """The body from its file; BodyMissing where `prepare` has not run.
 
     Args:
-        coarse: with a fifth of the triangles, which is enough for somebody as tall as a small picture. Its joints are the same.
+        coarse: with a seventh of the triangles, which is enough for somebody as tall as a small picture. Its joints
+            are the same.
     """
     path = asset_path(coarse=coarse)
     if not path.exists():
@@ -265,8 +266,8 @@ def joints_by_bones(arrays: dict[str, NDArray]) -> dict[str, NDArray]:
     sum_b T_b (sum_v w_v W_vb (x_v, 1)). The inner sum changes with the shape as the vertices do, not with the pose.
 
     Returns:
-        `joint_numbers` and `joint_bones` (P,), one for each joint and bone that carries a part of it, `joint_rest` (P, 4)
-        of the template, `joint_blend` (N, P * 4) of the blend shapes, and `joint_names`, `head_top` being the last.
+        `joint_numbers` and `joint_bones` (P,), one for each joint and bone that carries a part of it, `joint_rest`
+        (P, 4) of the template, `joint_blend` (N, P * 4) of the blend shapes, and `joint_names`, `head_top` the last.
     """
     template, blend = arrays["template"], arrays["blend"].reshape(len(arrays["blend"]), -1, 3)
     shape = len(template), len(arrays["bone_names"])

@@ -9,7 +9,7 @@ import numpy as np
 
 from trainer.synth import body, decimate, dressing, pose
 
-TRIANGLES = 5000
+TRIANGLES = 3500
 _POSES = (
     ({"shoulder_abduct": 45.0}, body.Shape()),
     (

@@ -3,7 +3,7 @@
 Vertices that stay keep everything that belongs to them: blend shapes, skin weights, places of patterns.
 
 Source: Garland and Heckbert, Surface Simplification Using Quadric Error Metrics (1997). Differs from it: a vertex only
-ever moves onto a neighbour, and the error is the sum over several poses of the mesh, so that joints keep enough to bend.
+ever moves onto a neighbour, and the error is the sum over several poses of the mesh, so that joints can still bend.
 """
 
 from __future__ import annotations

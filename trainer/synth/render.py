@@ -175,10 +175,11 @@ class Renderer:
         self._depths = gl.framebuffer([], depth)
         self._fine = gl.framebuffer([colour, found], depth)
         # The fine pixel in which each pixel's centre lies.
-        self._columns, self._rows = (
+        columns, rows = (
             ((np.arange(count) + 0.5) * whole / count).astype(int)
             for count, whole in zip(size, fine, strict=True)
         )
+        self._centres = rows[:, None] * fine[0] + columns
         self._shadow_map = gl.depth_texture((SHADOW_SIZE, SHADOW_SIZE))
         self._shadow_map.repeat_x = self._shadow_map.repeat_y = False
         self._shadow_map.compare_func = "<="
@@ -248,14 +249,14 @@ class Renderer:
         self._fine.use()
         self._draw("surface", placed, common | _light_uniforms(lights, camera))
         seen = np.frombuffer(self._fine.read(components=4, alignment=1), np.uint8)
-        found = np.frombuffer(
-            self._fine.read(components=2, attachment=1, dtype="f4", alignment=1), np.float32
-        )
+        found = np.frombuffer(self._fine.read(components=2, attachment=1, dtype="f4", alignment=1), np.uint64)
         shape = self._fine.height, self._fine.width
         rgb = _over(seen.reshape(*shape, 4), background)
-        found = found.reshape(*shape, 2)[self._rows[:, None], self._columns]
+        found = (
+            found.take(self._centres).view(np.float32).reshape(*background.shape[:2], 2)
+        )  # both floats at once
         code = found[..., 1].astype(np.int32)
-        return Rendered(rgb, found[..., 0].copy(), code // 1024, code % 1024)
+        return Rendered(rgb, found[..., 0].copy(), code >> 10, code & 1023)
 
     def _draw_floor(
         self, items: Sequence[Drawn], floor: Floor, lights: Lights, common: dict[str, Any]
@@ -417,9 +418,9 @@ def _shadow_bounds(items: Sequence[Drawn], towards: ArrayLike, height: float) ->
 def _over(seen: NDArray[np.uint8], background: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W, 3) what was drawn, (h, w, 4) finer and with its colours times its alpha, over a background."""
     height, width = background.shape[:2]
-    small = cv2.resize(seen, (width, height), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(seen, (width, height), interpolation=cv2.INTER_LINEAR)
     through = cv2.cvtColor(cv2.bitwise_not(small[..., 3]), cv2.COLOR_GRAY2RGB)
-    return cv2.add(cv2.multiply(background, through, scale=1 / 255), small[..., :3])
+    return cv2.add(cv2.multiply(background, through, scale=1 / 255), cv2.cvtColor(small, cv2.COLOR_RGBA2RGB))
 
 
 def _set(program: Any, uniforms: dict[str, Any]) -> None:

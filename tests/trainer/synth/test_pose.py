@@ -26,6 +26,11 @@ def test_a_sampled_pose_is_finite_within_limits_and_free_of_collisions(seed):
     assert np.array_equal(made.root, again.root)
 
 
+def test_nothing_of_a_key_pose_lies_inside_anything_else():
+    for name, angles in zip(keyposes.KEYS, keyposes.ANGLES, strict=True):
+        assert not collide.collides(pose.of_angles(angles).rotations), name
+
+
 def test_key_poses_and_cycles_stay_within_limits():
     cycles = [cycle(phase) for cycle in motion.CYCLES.values() for phase in np.linspace(0, 1, 33)]
     for angles in (*keyposes.ANGLES, *cycles):

@@ -157,6 +157,19 @@ def test_the_far_side_of_somebody_is_hidden(studio: single.Studio) -> None:
         assert found[BODY19.index(name)] == SEEN, name
 
 
+def test_a_limb_of_ones_own_hides_what_is_behind_it(studio: single.Studio) -> None:
+    """From the left: the hand hangs before the hip, nearer than the hip is deep."""
+    index = BODY19.index("left_hip")
+    found = []
+    for raised in (0, 60):
+        figure = standing(studio, shoulder_abduct=4, shoulder_flex=raised)
+        points = keypoints.of_body(figure.body)
+        turned, moved = single.look_at(points[index] + np.array([3.5, 0.1, 0.0]), points[index])
+        camera = Camera.of_field_of_view(30, SIZE, SIZE, R=turned, t=moved)
+        found.append(visible(studio, [], figure, camera)[index])
+    assert found == [HIDDEN, SEEN]
+
+
 def test_what_is_not_in_the_picture_is_outside(studio: single.Studio) -> None:
     figure = standing(studio)
     points = keypoints.of_body(figure.body)
