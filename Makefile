@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEMO_URL ?= http://127.0.0.1:$(or $(REPPOSE_HTTP__PORT),8000)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test guard lint proto requirements secrets docker docker-test clean
+.PHONY: help serve demo test guard lint proto settings requirements secrets docker docker-test clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ lint: $(VENV)/.installed-dev  ## Check style
 proto: $(VENV)/.installed-dev  ## Generate service/pb from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iservice/pb=proto --python_out=. --pyi_out=. --grpc_python_out=. \
 		proto/reppose/v1/pose.proto
+
+settings: $(VENV)/.installed-dev  ## Write what every setting means: docs/settings.md
+	$(BIN)/reppose-serve config --docs > docs/settings.md.new && mv docs/settings.md.new docs/settings.md
 
 requirements: $(VENV)/.installed-dev  ## Pin what the images install: docker/requirements.txt
 	$(BIN)/python docker/pin.py > docker/requirements.txt.new && mv docker/requirements.txt.new docker/requirements.txt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from service.commands import bench, demo, jitter, predict, serve
+from service.commands import bench, config, demo, jitter, predict, serve
 from service.commands.common import ConfigOption
 
 cli = typer.Typer(
@@ -21,11 +21,11 @@ Without a command, `serve` runs. Try it on a photograph from a second terminal:
 
 
 @cli.callback(invoke_without_command=True)
-def _begin(context: typer.Context, config: ConfigOption = None) -> None:
+def _begin(context: typer.Context, file: ConfigOption = None) -> None:
     if context.invoked_subcommand is None:
-        serve.serve(config=config)
-    elif config is not None:
-        context.default_map = {context.invoked_subcommand: {"config": str(config)}}
+        serve.serve(config=file)
+    elif file is not None:
+        context.default_map = {context.invoked_subcommand: {"config": str(file)}}
 
 
 cli.command(help=serve.help_text())(serve.serve)
@@ -33,6 +33,7 @@ cli.command()(predict.predict)
 cli.command()(demo.demo)
 cli.command()(bench.bench)
 cli.command()(jitter.jitter)
+cli.command()(config.config)
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -10,6 +9,7 @@ import typer
 from service.commands.common import ConfigOption, fail, read_settings
 from service.errors import ServiceError
 from service.settings import names
+from service.settings.text import shown
 
 _HELP = """Start the service; SIGTERM or Ctrl-C drains and stops it.
 
@@ -33,12 +33,8 @@ environment or a TOML file changes, as `reppose-serve config` tells:
 def help_text() -> str:
     """What `serve --help` says: how to, and all settings."""
     return _HELP + "\n".join(
-        f"    {name}={_shown(default)}\n        {meaning}" for name, meaning, default in names()
+        f"    {name}={shown(default)}\n        {meaning}" for name, meaning, default in names()
     )
-
-
-def _shown(default: object) -> str:
-    return os.pathsep.join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def serve(
