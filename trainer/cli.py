@@ -102,7 +102,7 @@ def compare(
 @app.command()
 def synth(
     out: Annotated[Path, typer.Argument(help="Folder of the set.")] = Path("runs/synth"),
-    kind: Annotated[str, typer.Option(help="What to make: body.")] = "body",
+    kind: Annotated[str, typer.Option(help="What to make: body or hand.")] = "body",
     n: Annotated[int, typer.Option("--n", min=1, help="Pictures.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of everything in them.")] = 1,
     size: Annotated[int, typer.Option(min=64, max=1024, help="Side of a picture in pixels.")] = 256,

@@ -6,11 +6,15 @@ one by two thirds (Landsmeer's coupling). Degrees; limits after the American Aca
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from trainer.synth import anatomy
 from trainer.synth.bones import BONES, HEADS, INDEX
+from trainer.synth.hand_digits import DIGITS
 
 Floats = NDArray[np.floating]
 
@@ -45,21 +49,9 @@ def _hand(thumb: dict[str, float], *fingers: tuple[float, float], spread: float 
     return np.array([values[n] for n in NAMES])
 
 
-_TOUCH = (58.0, 62.0)
 _MEET = {"thumb_across": 35.0, "thumb_front": 40.0, "thumb_mcp": 22.0, "thumb_ip": 25.0}
-GESTURES: tuple[Floats, ...] = (
-    _hand(_MEET, (45, 68), (50, 70), (52, 70), (54, 68)),
-    _hand(_OVER, _OPEN, _BENT, _BENT, _BENT),
-    _hand(_OVER, _OPEN, _OPEN, _BENT, _BENT, spread=12),
-    _hand(_OUT, _OPEN, _OPEN, _BENT, _BENT, spread=12),
-    _hand(_OVER, _OPEN, _OPEN, _OPEN, _OPEN, spread=10),
-    _hand(_OUT, _OPEN, _OPEN, _OPEN, _OPEN, spread=12),
-    _hand(_MEET, _OPEN, _OPEN, _OPEN, _TOUCH, spread=9),
-    _hand(_MEET, _OPEN, _OPEN, _TOUCH, _OPEN, spread=9),
-    _hand(_MEET, _OPEN, _TOUCH, _OPEN, _OPEN, spread=9),
-    _hand(_MEET, _TOUCH, _OPEN, _OPEN, _OPEN, spread=9),
-)
-"""The digits 0 to 9 of one hand (American Sign Language)."""
+GESTURES: tuple[Floats, ...] = tuple(np.mean(ways, axis=0) for ways in DIGITS)
+"""The digits 0 to 9 of one hand (American Sign Language), each the mean of the ways in `hand_digits`."""
 GRASPS: tuple[Floats, ...] = (
     _hand(_OVER, (70, 85), (75, 90), (78, 90), (80, 85)),  # fist
     _hand(_MEET, (40, 50), (45, 50), (48, 50), (50, 45)),  # a bar
@@ -75,7 +67,8 @@ def sample_hand_angles(rng: np.random.Generator, gesture: int | None = None) -> 
     """(D,) degrees in the order of `NAMES`: a digit with noise if one is asked for, else any of all sorts."""
     kind = rng.choice(3, p=(0.45, 0.35, 0.2)) if gesture is None else 3
     if kind == 3:
-        values = GESTURES[gesture] + rng.normal(0, 5, len(NAMES))
+        ways = np.array(DIGITS[gesture], float)
+        values = rng.dirichlet(np.full(len(ways), 0.4)) @ ways + rng.normal(0, 4, len(NAMES))
     elif kind == 2:
         curl = rng.beta(1.2, 1.4)  # fingers bend together, and each a little as it likes
         values = LOW + (HIGH - LOW) * np.clip(rng.normal(curl, 0.22, len(NAMES)), 0, 1)
@@ -102,23 +95,62 @@ def hand_rotations(values: Floats, side: str) -> dict[str, Floats]:
         values: (D,) degrees in the order of `NAMES`.
         side: "L" or "R".
     """
-    a = dict(zip(NAMES, np.radians(values), strict=True))
-    turn = anatomy._turn
+    bones, made = _of_fingers(values)
     joints = np.tile(np.eye(3), (len(BONES), 1, 1))
-    made: dict[str, Floats] = {
-        "finger1-1": turn(a["thumb_front"] * _FRONT) @ turn(a["thumb_across"] * _ACROSS),
-        "finger1-2": turn(a["thumb_mcp"] * _BEND),
-        "finger1-3": turn(a["thumb_ip"] * _BEND),
-    } | {f"metacarpal{n}": np.eye(3) for n in range(1, 5)}
+    at = [INDEX[f"{bone}.{side}"] for bone in bones]
+    joints[at] = made if side == "L" else _MIRROR @ made @ _MIRROR
+    local = anatomy.bones_of(joints)
+    return {BONES[bone]: local[bone] for bone in at}
+
+
+def arm_turns(values: Floats, side: str, *, wrist: tuple[float, float], elbow: float) -> dict[str, Floats]:
+    """Bone of one arm, without its side, to its (3, 3) rotation in the axes of the reference pose.
+
+    Args:
+        values: (D,) degrees in the order of `NAMES`.
+        side: "L" or "R".
+        wrist: degrees that it is bent towards the palm, and towards the little finger.
+        elbow: degrees.
+    """
+    bones, made = _of_fingers(values)
+    flex, ulnar = np.radians(wrist)
+    arm = _turns([(0, 0, 0), (0, 0, 0), (-np.radians(elbow), 0, 0), (0, 0, 0), (ulnar, flex, 0)])
+    bones, made = [*_ARM, *bones], np.concatenate([arm, made])
+    if side == "R":
+        made = _MIRROR @ made @ _MIRROR
+    at = np.array([INDEX[f"{bone}.{side}"] for bone in bones])
+    local = anatomy._A[anatomy._PARENT[at]].swapaxes(-1, -2) @ made @ anatomy._A[at]
+    return dict(zip(bones, local, strict=True))
+
+
+_ARM = ("upperarm01", "upperarm02", "lowerarm01", "lowerarm02", "wrist")
+_MIRROR = np.diag([-1.0, 1.0, 1.0])
+
+
+def _of_fingers(values: Floats) -> tuple[list[str], Floats]:
+    """Names of the left hand's bones, and (n, 3, 3) the turns of their joints in the axes of zero."""
+    a = dict(zip(NAMES, np.radians(values).tolist(), strict=True))
+    still = (0.0, 0.0, 0.0)
+    first = {
+        "finger1-1": a["thumb_front"] * _FRONT,
+        "finger1-2": a["thumb_mcp"] * _BEND,
+        "finger1-3": a["thumb_ip"] * _BEND,
+    } | {f"metacarpal{n}": still for n in range(1, 5)}
+    second = {"finger1-1": a["thumb_across"] * _ACROSS}
     for n, finger in enumerate(FINGERS, start=2):
         away = -1.0 if finger in ("index", "middle") else 1.0
-        made[f"finger{n}-1"] = turn((away * a[f"{finger}_spread"], 0, 0)) @ turn((0, a[f"{finger}_mcp"], 0))
-        made[f"finger{n}-2"] = turn((0, a[f"{finger}_pip"], 0))
-        made[f"finger{n}-3"] = turn((0, a[f"{finger}_pip"] * _COUPLED, 0))
-    for bone, joint in made.items():
-        joints[INDEX[f"{bone}.{side}"]] = joint if side == "L" else anatomy._in_mirror(joint)
-    local = anatomy.bones_of(joints)
-    return {f"{bone}.{side}": local[INDEX[f"{bone}.{side}"]] for bone in made}
+        first[f"finger{n}-1"] = (away * a[f"{finger}_spread"], 0, 0)
+        second[f"finger{n}-1"] = (0, a[f"{finger}_mcp"], 0)
+        first[f"finger{n}-2"] = (0, a[f"{finger}_pip"], 0)
+        first[f"finger{n}-3"] = (0, a[f"{finger}_pip"] * _COUPLED, 0)
+    bones = list(first)
+    made = _turns([*first.values()]) @ _turns([second.get(bone, still) for bone in bones])
+    return bones, made
+
+
+def _turns(vectors: list[Any]) -> Floats:
+    """(n, 3, 3) of n rotation vectors."""
+    return Rotation.from_rotvec(vectors).as_matrix()
 
 
 def _axes() -> tuple[Floats, Floats, Floats]:
