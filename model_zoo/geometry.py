@@ -16,6 +16,7 @@ pixel centres at integers too, so the same matrices warp images and move points.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import cv2
@@ -118,22 +119,56 @@ def crop_affine(
     return np.concatenate([linear, offset[..., None]], axis=-1)
 
 
+def upright_crop_affine(boxes: Iterable[Sequence[float]], size: tuple[int, int], padding: float) -> Floats:
+    """As `crop_affine` without rotation and flip, to the last bit, for the few boxes of a frame.
+
+    In Python's own numbers: for one box numpy's calls take fifty times as long as what they compute.
+
+    Returns:
+        (N, 2, 3) float64.
+
+    Raises:
+        GeometryError: as `expand_box`.
+    """
+    height, width = size
+    if not (padding > 0 and height > 0 and width > 0):
+        raise GeometryError(f"padding and crop size must be positive, got {padding} and {size}")
+    maps = []
+    for box in boxes:
+        x, y, box_width, box_height = map(float, box)
+        if not (
+            math.isfinite(x) and math.isfinite(y) and 0 < box_width < math.inf and 0 < box_height < math.inf
+        ):
+            raise GeometryError("boxes must be finite (x, y, width, height) with a positive width and height")
+        grown_height = max(box_height, box_width * height / width) * padding
+        grown_width = grown_height * width / height
+        scale = height / grown_height
+        centre_x = x + box_width / 2 - grown_width / 2 + grown_width / 2
+        centre_y = y + box_height / 2 - grown_height / 2 + grown_height / 2
+        maps.append(
+            (
+                (scale, 0.0, (width - 1) / 2 - scale * centre_x),
+                (0.0, scale, (height - 1) / 2 - scale * centre_y),
+            )
+        )
+    return np.array(maps, np.float64).reshape(-1, 2, 3)
+
+
 def invert(matrices: ArrayLike) -> Floats:
     """Inverse of (..., 2, 3) affine maps; GeometryError where one has no inverse."""
     matrices = np.asarray(matrices, np.float64)
-    linear, offset = matrices[..., :2], matrices[..., 2]
-    determinant = linear[..., 0, 0] * linear[..., 1, 1] - linear[..., 0, 1] * linear[..., 1, 0]
-    if not np.isfinite(matrices).all() or not np.all(np.abs(determinant) > 1e-12):
+    a, b, x = (matrices[..., 0, column] for column in range(3))
+    c, d, y = (matrices[..., 1, column] for column in range(3))
+    determinant = a * d - b * c
+    if not np.isfinite(matrices).all() or not (np.abs(determinant) > 1e-12).all():
         raise GeometryError("the affine map has no inverse")
-    adjugate = np.stack(
-        [
-            np.stack([linear[..., 1, 1], -linear[..., 0, 1]], -1),
-            np.stack([-linear[..., 1, 0], linear[..., 0, 0]], -1),
-        ],
-        -2,
-    )
-    inverse = adjugate / determinant[..., None, None]
-    return np.concatenate([inverse, -np.einsum("...ij,...j->...i", inverse, offset)[..., None]], axis=-1)
+    inverse = np.empty(matrices.shape)
+    for row, (first, second) in enumerate(((d, -b), (-c, a))):
+        first, second = first / determinant, second / determinant
+        inverse[..., row, 0] = first
+        inverse[..., row, 1] = second
+        inverse[..., row, 2] = -(first * x + second * y)
+    return inverse
 
 
 def compose(outer: ArrayLike, inner: ArrayLike) -> Floats:

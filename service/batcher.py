@@ -3,6 +3,8 @@
 Items wait in one bounded queue. Each worker takes what is there, up to a full batch and no more than its share
 while others are idle, works on it, and hands all answers back to the event loop in one call. There is no timer: an
 item that finds an idle worker starts at once, and under load batches fill by themselves while the workers are busy.
+Of several idle workers the one that worked last is woken: its memory is still in its processor's cache, and the other
+processor is left to the event loop.
 
 What holds whatever happens:
 - every item gets its own answer or its own error, once;
@@ -28,7 +30,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from service.errors import DeadlineExceeded, NotReady, Overloaded, WorkerLost
@@ -71,6 +73,8 @@ class _Worker(Generic[Item, Answer]):
     work: Work[Item, Answer]
     processor: int | None
     thread: threading.Thread | None = None
+    woken: threading.Lock = field(default_factory=threading.Lock)
+    """Held, but for the moment in which it is woken."""
     current: tuple[Sequence[_Waiting[Item, Answer]], float] | None = None
     """The batch it is at, and since when; replaced as a whole, so that it may be read at any time."""
     abandoned: bool = False
@@ -113,7 +117,8 @@ class Batcher(Generic[Item, Answer]):
         self._stuck_s = stuck_s
         self._name = name
         self._queue: deque[_Waiting[Item, Answer]] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._asleep: list[_Worker[Item, Answer]] = []
         self._idle = 0
         self._batch_s: float | None = None
         self._stopping = False
@@ -158,13 +163,13 @@ class Batcher(Generic[Item, Answer]):
             raise NotReady("the service is stopping" if self._stopping else "the service is starting")
         now = time.monotonic()
         waiting = _Waiting(item, self._loop.create_future(), now, deadline_s)
-        with self._changed:
+        with self._lock:
             if len(self._queue) >= self.capacity:
                 raise Overloaded(f"{self.capacity} requests are waiting already; try again a little later")
             if now + self._expected_s() >= deadline_s:
                 raise DeadlineExceeded("the answer would come after the deadline of the request")
             self._queue.append(waiting)
-            self._changed.notify()
+            self._wake()
         self._unanswered.add(waiting.future)
         waiting.future.add_done_callback(lambda _: self._done(waiting))
         if deadline_s < math.inf:
@@ -195,14 +200,15 @@ class Batcher(Generic[Item, Answer]):
         Returns:
             Whether everything was answered.
         """
-        with self._changed:
+        with self._lock:
             self._stopping = True
-            self._changed.notify_all()
+            while self._asleep:
+                self._wake()
         self._let_in()
         waiting = list(self._unanswered)
         if waiting:
             await asyncio.wait(waiting, timeout=timeout_s)
-        with self._changed:
+        with self._lock:
             self._queue.clear()
         late = [future for future in waiting if not future.done()]
         for future in late:
@@ -224,6 +230,7 @@ class Batcher(Generic[Item, Answer]):
 
     def _started(self, number: int, work: Work[Item, Answer], processor: int | None) -> _Worker[Item, Answer]:
         worker = _Worker(number, work, processor)
+        worker.woken.acquire()
         worker.thread = threading.Thread(
             target=self._run, args=(worker,), name=f"{self._name}-{number}", daemon=True
         )
@@ -253,7 +260,7 @@ class Batcher(Generic[Item, Answer]):
             reason: `stuck` or `died`.
             seen: for one that is stuck: at what. Not given up if it has gone on since.
         """
-        with self._changed:
+        with self._lock:
             current = worker.current
             if worker.abandoned or (seen is not None and current is not seen):
                 return
@@ -323,14 +330,12 @@ class Batcher(Generic[Item, Answer]):
 
     def _take(self, worker: _Worker[Item, Answer]) -> list[_Waiting[Item, Answer]]:
         """The next batch; empty when there will be no more for this worker."""
-        with self._changed:
+        with self._lock:
             while True:
                 if worker.abandoned:
                     return []
                 while not self._queue and not self._stopping:
-                    self._idle += 1
-                    self._changed.wait()
-                    self._idle -= 1
+                    self._sleep(worker)
                 if not self._queue:
                     return []
                 share = min(self._size, math.ceil(len(self._queue) / (1 + self._idle)))
@@ -341,10 +346,26 @@ class Batcher(Generic[Item, Answer]):
                     if not waiting.future.done() and now < waiting.deadline_s:
                         batch.append(waiting)
                 if self._queue:
-                    self._changed.notify()
+                    self._wake()
                 if batch:
                     worker.current = (batch, now)
                     return batch
+
+    def _wake(self) -> None:
+        """Wake the worker that fell asleep last, where there is one. With the lock held."""
+        if self._asleep:
+            self._asleep.pop().woken.release()
+
+    def _sleep(self, worker: _Worker[Item, Answer]) -> None:
+        """Wait to be woken, without the lock that is held. Until it has it again, the worker counts as idle."""
+        self._asleep.append(worker)
+        self._idle += 1
+        self._lock.release()
+        try:
+            worker.woken.acquire()
+        finally:
+            self._lock.acquire()
+            self._idle -= 1
 
     def _deliver(
         self,
@@ -375,7 +396,7 @@ class Batcher(Generic[Item, Answer]):
     def _done(self, waiting: _Waiting[Item, Answer]) -> None:
         self._unanswered.discard(waiting.future)
         if waiting.future.cancelled() or isinstance(waiting.future.exception(), DeadlineExceeded):
-            with self._changed, contextlib.suppress(ValueError):  # not there: a worker has it already
+            with self._lock, contextlib.suppress(ValueError):  # not there: a worker has it already
                 self._queue.remove(waiting)
             self._let_in()
 

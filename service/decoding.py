@@ -107,8 +107,8 @@ def read(
         if decoder.function is not None:
             pixels = geometry.cells_to_pixels(pixels, manifest.heatmaps.stride)
         points = geometry.apply(geometry.invert(crop_maps), pixels)
-        if not ((np.abs(points) < FAR_PX).all() and np.isfinite(scores).all()):
+        if not (points.min() > -FAR_PX and points.max() < FAR_PX and np.isfinite(scores).all()):
             raise HeatmapError(
                 f"decoder {decoder.name!r} answered numbers that are not finite, or far from any frame"
             )
-    return points, np.clip(scores, 0.0, 1.0)
+    return points, np.minimum(np.maximum(scores, 0.0), 1.0)

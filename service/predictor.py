@@ -269,12 +269,12 @@ class Stages:
             yield group
 
     def _maps(self, jobs: Sequence[Job]) -> list[Sequence[Floats]]:
-        """For each job the (2, 3) maps to the crops of its boxes. All at once: numpy costs by the call here."""
+        """For each job the (2, 3) maps to the crops of its boxes."""
         boxes = [box for job in jobs for box in job.boxes or ()]
         if not boxes:
             return [()] * len(jobs)
         spec = self._manifest.input
-        maps = iter(geometry.crop_affine(boxes, spec.size, padding=spec.padding))
+        maps = iter(geometry.upright_crop_affine(boxes, spec.size, spec.padding))
         return [list(islice(maps, len(job.boxes or ()))) for job in jobs]
 
     def _open(self, index: int, job: Job, maps: Sequence[Floats]) -> _Seen:
@@ -288,7 +288,8 @@ class Stages:
             spec = self._manifest.input
             box = _without_context(geometry.whole_image_box(decoded.size), spec.padding)
             seen = _Seen(index, job, decoded, decoded.size, BoxSource.IMAGE)
-            seen.looks = [_Look(seen, box, geometry.crop_affine(box, spec.size, padding=spec.padding))]
+            (whole,) = geometry.upright_crop_affine([box], spec.size, spec.padding)
+            seen.looks = [_Look(seen, box, whole)]
             return seen
         height, width = decoded.size
         for number, (x, y, box_width, box_height) in enumerate(job.boxes):
@@ -333,7 +334,7 @@ class Stages:
         if not found:
             return
         spec = self._manifest.input
-        maps = geometry.crop_affine(found, spec.size, padding=spec.padding)
+        maps = geometry.upright_crop_affine(found, spec.size, spec.padding)
         seconds = [_Look(first.seen, *each) for first, *each in zip(firsts, found, maps, strict=True)]
         self._look(net, crops, seconds)
         for first, second in zip(firsts, seconds, strict=True):

@@ -97,6 +97,21 @@ def test_many_boxes_are_treated_as_each_alone():
         np.testing.assert_allclose(moved[index], geometry.apply(alone, points[index]), atol=1e-9)
 
 
+@given(several=st.lists(boxes, max_size=5), padding=paddings)
+def test_upright_crops_are_those_of_the_general_map_to_the_last_bit(several, padding):
+    general = geometry.crop_affine(np.reshape(several, (-1, 4)), SIZE, padding=padding)
+    np.testing.assert_array_equal(geometry.upright_crop_affine(several, SIZE, padding), general)
+
+
+@pytest.mark.parametrize(
+    "box", [(0, 0, 0, 5), (0, 0, 5, -1), (math.nan, 0, 5, 5), (0, math.inf, 5, 5), (0, 0, 5, math.inf)]
+)
+def test_upright_crops_of_no_box_are_refused_as_the_general_ones_are(box):
+    for refused in (geometry.crop_affine, geometry.upright_crop_affine):
+        with pytest.raises(GeometryError):
+            refused([box], SIZE, padding=1.0)
+
+
 def test_the_whole_image_as_a_crop_of_its_own_size_is_itself():
     box = geometry.whole_image_box(SIZE)
     np.testing.assert_allclose(geometry.crop_affine(box, SIZE), [[1, 0, 0], [0, 1, 0]], atol=1e-12)

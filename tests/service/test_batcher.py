@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import threading
 import time
@@ -83,6 +84,32 @@ def test_each_gets_its_own_answer_and_a_leaver_harms_nobody(
 
     run(test)
     assert all(1 <= taken <= size for taken in sizes)
+
+
+def test_the_worker_that_worked_last_is_woken_first() -> None:
+    opened = itertools.count()
+
+    def open_worker() -> Callable[[Sequence[Any]], list[Any]]:
+        number = next(opened)
+        return lambda items: [(number, item) for item in items]
+
+    async def test() -> None:
+        batcher = Batcher(open_worker, workers=3, size=1, capacity=8)
+        batcher.start()
+        await until_idle(batcher, 3)
+        first, _ = await batcher.submit("warms the cache")
+        for item in range(20):
+            await until_idle(batcher, 3)
+            assert await batcher.submit(item) == (first, item)
+        await batcher.stop(WAIT_S)
+
+    run(test)
+
+
+async def until_idle(batcher: Batcher, workers: int) -> None:
+    """An answer is there a moment before its worker sleeps again."""
+    while len(batcher._asleep) < workers:
+        await asyncio.sleep(0.001)
 
 
 def test_who_leaves_while_waiting_is_never_worked_on() -> None:
