@@ -1,6 +1,6 @@
 """Print docker/requirements.txt: what the serving image installs, everything below it included, each version exact.
 
-Names come from pyproject.toml (the default install and the extra `redis`) and from what the installed distributions
+Names come from pyproject.toml (the default install and the extras of EXTRAS) and from what the installed distributions
 say they need; versions from constraints.txt. `make requirements` runs it.
 """
 
@@ -14,8 +14,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("redis",)
-"""What the image has beside the default install: replicas share sessions."""
+EXTRAS = ("redis", "tracing")
+"""What the image has beside the default install: replicas share sessions, and are watched together."""
 PYTHON = "3.11.0"
 """The oldest release of the image's Python; the newest needs nothing more."""
 LEAVES = {"async-timeout"}

@@ -8,7 +8,7 @@ file of its own, as container engines mount it: its path is `REPPOSE_<GROUP>__<N
 from service.settings.access import AdminSettings, AuthSettings, RateSettings
 from service.settings.listeners import DrainSettings, GrpcSettings, HttpSettings, LimitSettings
 from service.settings.models import BatchSettings, ModelSettings
-from service.settings.observing import LogSettings
+from service.settings.observing import LogSettings, MetricsSettings, TracingSettings
 from service.settings.reading import CONFIG_VARIABLE, Effective, SettingsError, read
 from service.settings.streams import SessionSettings, StreamSettings
 from service.settings.tree import Settings, names
@@ -24,12 +24,14 @@ __all__ = [
     "HttpSettings",
     "LimitSettings",
     "LogSettings",
+    "MetricsSettings",
     "ModelSettings",
     "RateSettings",
     "SessionSettings",
     "Settings",
     "SettingsError",
     "StreamSettings",
+    "TracingSettings",
     "names",
     "read",
 ]

@@ -15,7 +15,7 @@ from service.settings.access import AdminSettings, AuthSettings, RateSettings
 from service.settings.group import Group
 from service.settings.listeners import DrainSettings, GrpcSettings, HttpSettings, LimitSettings
 from service.settings.models import BatchSettings, ModelSettings
-from service.settings.observing import LogSettings
+from service.settings.observing import LogSettings, MetricsSettings, TracingSettings
 from service.settings.streams import SessionSettings, StreamSettings
 
 ENV_PREFIX = "REPPOSE_"
@@ -51,6 +51,10 @@ class Settings(BaseModel):
     """What happens between SIGTERM and the exit."""
     log: LogSettings = LogSettings()
     """What is written to stderr."""
+    metrics: MetricsSettings = MetricsSettings()
+    """Where Prometheus finds the metrics."""
+    tracing: TracingSettings = TracingSettings()
+    """Spans of requests and their stages."""
 
     @model_validator(mode="after")
     def _check_admin(self) -> Self:
