@@ -26,7 +26,7 @@ import PIL.Image
 import simplejpeg
 
 from model_zoo import geometry
-from service.errors import ImageTooLarge, InvalidImage
+from service.errors import ImageTooLarge, InvalidImage, ServiceError
 from service.types import Floats, Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
@@ -90,6 +90,28 @@ class ImageLimits:
             )
 
 
+class MeteredLimits(ImageLimits):
+    """Limits of one image that somebody pays for.
+
+    Args:
+        limits: as they are for everybody.
+        meter: told once how many pixels the image has, as soon as that is known; may refuse it by an error.
+    """
+
+    __slots__ = ("_meter", "_told")
+
+    def __init__(self, limits: ImageLimits, meter: Callable[[int], None]) -> None:
+        super().__init__(limits.bytes, limits.pixels, limits.side)
+        self._meter, self._told = meter, False
+
+    def check_size(self, width: int, height: int) -> None:
+        """As in `ImageLimits`; and raise what the meter raises."""
+        super().check_size(width, height)
+        if not self._told:  # a second look at the header, by another decoder, is free
+            self._told = True
+            self._meter(width * height)
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Decoded:
     """A frame, in full or reduced."""
@@ -141,7 +163,7 @@ def decode(data: bytes, limits: ImageLimits, coarsest: float = 1.0) -> Decoded:
             return _upright(pixels, image.size, factor, orientation)
     except PIL.UnidentifiedImageError:
         raise InvalidImage(f"the image is none of {', '.join(FORMATS)}, or its header is broken") from None
-    except (ImageTooLarge, MemoryError):
+    except (ServiceError, MemoryError):  # too large, or more than its sender may ask for
         raise
     except Exception as error:  # Pillow's readers raise whatever a broken file makes them stumble over
         if isinstance(error, OSError) and str(error).startswith(_PILLOW_OUT_OF_MEMORY):

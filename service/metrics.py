@@ -12,6 +12,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from service.access_metrics import AccessMetrics
 from service.stream_metrics import StreamMetrics
 
 _REQUEST_SECONDS = (
@@ -141,6 +142,8 @@ class Metrics:
             self.reloads.labels(outcome)
         self.streams = StreamMetrics(registry)
         """Of streams and sessions."""
+        self.access = AccessMetrics(registry)
+        """Of who was let in."""
         self.ready = Gauge("reppose_ready", "1 while the service takes requests.", registry=registry)
 
     @cache  # noqa: B019 - lives as long as the process, and has few entries: to look up a child by its labels is dear

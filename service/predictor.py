@@ -278,12 +278,13 @@ class Stages:
         return [list(islice(maps, len(job.boxes or ()))) for job in jobs]
 
     def _open(self, index: int, job: Job, maps: Sequence[Floats]) -> _Seen:
-        if job.frame.pixels_size is None:
-            decoded = images.decode(job.frame.data, self._limits, self._reduction(job, maps))
+        frame, limits = job.frame, self._limits
+        if frame.meter is not None:
+            limits = images.MeteredLimits(limits, frame.meter)
+        if frame.pixels_size is None:
+            decoded = images.decode(frame.data, limits, self._reduction(job, maps))
         else:
-            decoded = Decoded(
-                images.bare(job.frame.data, job.frame.pixels_size, self._limits), job.frame.pixels_size
-            )
+            decoded = Decoded(images.bare(frame.data, frame.pixels_size, limits), frame.pixels_size)
         if job.boxes is None:
             spec = self._manifest.input
             box = _without_context(geometry.whole_image_box(decoded.size), spec.padding)

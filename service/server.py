@@ -26,6 +26,10 @@ from prometheus_client import CollectorRegistry
 from model_zoo import skeletons
 from model_zoo.bundle import Bundle
 from service import cpus, runner
+from service.auth.files import Files
+from service.auth.guard import Guard
+from service.auth.opening import open_guard
+from service.auth.rates import Limits
 from service.batcher import Batcher
 from service.errors import StartupError
 from service.health import Readiness
@@ -129,6 +133,7 @@ class Server:
         self._readiness = Readiness()
         self._core = build_core(settings)
         self._hub = _open_hub(settings, self._core)
+        self._guard, self._credentials = _open_guard(settings, self._core.metrics)
         self._socket = _bind(settings.http.host, settings.http.port)
         self.http_port: int = self._socket.getsockname()[1]
         try:
@@ -141,6 +146,7 @@ class Server:
                 port=settings.grpc.port,
                 stream_frames=settings.grpc.stream_frames,
                 log_requests=settings.log.requests,
+                guard=self._guard,
             )
         except BaseException:
             self._socket.close()
@@ -153,6 +159,7 @@ class Server:
     async def start(self) -> None:
         """Listen, load the models, say ready. Raises StartupError; call `stop` then as well."""
         self._hub.start()
+        self._credentials.start()
         await self._rpc.start()
         self._http_task = asyncio.create_task(self._http.serve(sockets=[self._socket]))
         settings = self._settings
@@ -169,6 +176,10 @@ class Server:
             await self._core.load(settings)
         await self._say(None)
         log.info("ready", extra=facts(models=[model.reference for model in self._core.registry]))
+
+    def reread_credentials(self) -> None:
+        """Let in whom the files of credentials name now; where one is broken, those before."""
+        self._credentials.reread()
 
     async def reload(self) -> None:
         """Serve what is under the roots now; where that fails, raise why and go on with what is served."""
@@ -197,6 +208,7 @@ class Server:
         async with self._loading:
             finished = await self._core.stop(max(0.0, ends_s - time.monotonic())) and streamed
         await self._hub.stop()
+        await self._credentials.stop()
         log.info("stopped", extra=facts(finished=finished))
         return finished
 
@@ -216,7 +228,7 @@ class Server:
         settings = self._settings.admin
         if not settings.enabled:
             return []
-        return [admin.build(self._core.registry, self.reload, settings.token.get_secret_value())]
+        return [admin.build(self._core.registry, self.reload)]
 
     def _uvicorn_config(self) -> uvicorn.Config:
         core, settings = self._core, self._settings
@@ -227,6 +239,9 @@ class Server:
                 self._readiness,
                 core.metrics,
                 core.limits,
+                guard=self._guard,
+                docs=settings.http.docs == "on" or (settings.http.docs == "auto" and not settings.auth.on),
+                cors_origins=settings.http.cors_origins,
                 further=[
                     *self._operators(),
                     stream.build(self._hub, settings.streams.origins),
@@ -248,7 +263,8 @@ class Server:
 
 
 def run(settings: Settings) -> bool:
-    """Serve until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP reads the models again.
+    """Serve until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP reads the models and
+    the credentials again.
 
     Returns:
         Whether everything that was accepted was answered in time.
@@ -272,6 +288,7 @@ async def _serve(settings: Settings) -> bool:
             await server.reload()
 
     def reload() -> None:
+        server.reread_credentials()
         task = loop.create_task(reload_or_stay())
         reloads.add(task)
         task.add_done_callback(reloads.discard)
@@ -353,6 +370,30 @@ def _device(loaded: Runner, settings: Settings, reference: str, stage_metrics: S
         ran=stage_metrics.ran,
         stuck_s=batch.stuck_s / 2,  # before the batcher gives up those who wait for it
         name=f"{reference}-net",
+    )
+
+
+def _open_guard(settings: Settings, metrics: Metrics) -> tuple[Guard, Files]:
+    """Who may ask. Raises StartupError."""
+    auth, rates = settings.auth, settings.rates
+    return open_guard(
+        key_file=auth.key_file,
+        jwks_file=auth.jwks_file,
+        token_rules={
+            "issuer": auth.jwt_issuer,
+            "audience": auth.jwt_audience,
+            "algorithms": auth.jwt_algorithms,
+            "leeway_s": auth.jwt_leeway_s,
+            "role_claim": auth.jwt_role_claim,
+        },
+        admin_token=settings.admin.token.get_secret_value() if settings.admin.enabled else "",
+        limits=Limits(
+            rates.frames_per_s, rates.frames_burst, rates.pixels_per_s, rates.pixels_burst, rates.streams
+        ),
+        by_address=rates.by_address,
+        every_s=auth.reread_s,
+        refused=metrics.access.refused,
+        reread=metrics.access.reread,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -35,6 +36,9 @@ class Frame:
     """The file's bytes, still encoded."""
     pixels_size: tuple[int, int] | None = None
     """(height, width) where `data` is no file but bare pixels: rows from the top, 3 bytes RGB each."""
+    meter: Callable[[int], None] | None = None
+    """Told how many pixels the frame has by its header, before it is decoded, from another thread; may refuse it by an
+    error, which is the frame's answer."""
 
 
 @dataclass(frozen=True, slots=True)

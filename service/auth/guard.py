@@ -14,12 +14,13 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from service.auth.rates import NO_LIMITS, Account, Accounts, Limits
 from service.auth.roles import Role
 from service.errors import PermissionDenied, Unauthenticated
+from service.types import Frame
 
 LONGEST_CREDENTIAL = 8192
 """Characters; nothing longer is looked at."""
@@ -75,6 +76,10 @@ class Caller:
     expires_s: float
     account: Account
     """What it has left."""
+
+    def metered(self, frame: Frame) -> Frame:
+        """The frame, whose pixels this client pays for."""
+        return replace(frame, meter=self.account.pixels) if self.account.counts_pixels else frame
 
 
 NOBODY_IN_PARTICULAR = Caller("", "", frozenset(Role), math.inf, Account(NO_LIMITS))
@@ -147,6 +152,10 @@ class Guard:
             raise PermissionDenied(f"this needs the role {role.value}, which the credential does not have")
         return caller
 
+    def is_open(self, role: Role) -> bool:
+        """Whether this needs no credential."""
+        return role in self._open
+
     def undeclared(self) -> PermissionDenied:
         """What is answered where nobody has said who may ask."""
         self._rejected("wrong_role")
@@ -171,6 +180,10 @@ class Guard:
     def _from(self, address: str) -> Caller:
         account = self._accounts.of(f"address:{network(address)}", self._limits)
         return Caller("", "", self._open, math.inf, account)
+
+
+OPEN_TO_ALL = Guard()
+"""Everybody may ask for everything."""
 
 
 def network(address: str) -> str:

@@ -8,54 +8,64 @@ from dataclasses import replace
 from types import TracebackType
 
 from service.auth.guard import Caller
+from service.errors import RateLimited
+from service.streams.contract import StreamFrame
 from service.types import Frame
 
 
 class Visit:
-    """One open stream, as `with`.
+    """One open stream, as `with`, which raises RateLimited where the client has enough streams open.
 
     Args:
         admit: the client as it is now; raises where it may no longer ask.
-        patient: a sender of a file: what is too much is not refused but made to wait.
-
-    Raises:
-        RateLimited: the client has enough streams open.
+        patient: a sender whose frames all count: what is too much is not refused but held up.
     """
 
     def __init__(self, admit: Callable[[], Caller], *, patient: bool = False) -> None:
-        self._admit = admit
-        self.patient = patient
-        self._account = admit().account
+        self._admit, self._patient = admit, patient
+        self._opened = self._caller = admit()
 
     @property
     def owner(self) -> str:
         """Of its session."""
-        return self._admit().owner
+        return self._opened.owner
 
-    async def frame(self, frame: Frame) -> Frame:
-        """Let a frame in, and say to whom its pixels go.
+    async def let_in(self, sent: StreamFrame) -> StreamFrame:
+        """The next frame of a stream with a config; one too many becomes its error. Raises as `turn` does."""
+        try:
+            await self.turn()
+        except RateLimited as error:
+            return replace(sent, error=sent.error or error)
+        frame = self.metered(sent.frame)
+        return sent if frame is sent.frame else replace(sent, frame=frame)
+
+    def metered(self, frame: Frame) -> Frame:
+        """The frame, whose pixels this client pays for."""
+        account = self._caller.account
+        if not account.counts_pixels:
+            return frame
+        return replace(frame, meter=account.lend_pixels if self._patient else account.pixels)
+
+    async def turn(self) -> None:
+        """Wait or ask for the turn of one more frame.
 
         Raises:
             RateLimited: it is one too many.
-            Unauthenticated, PermissionDenied: the client may no longer ask.
+            Unauthenticated, PermissionDenied: the client may no longer ask; ends the stream.
         """
-        account = self._admit().account
-        if self.patient:
-            if (wait_s := account.lend_frame()) > 0:
-                await asyncio.sleep(wait_s)
-            meter = account.lend_pixels
-        else:
-            account.frame()
-            meter = account.pixels
-        return replace(frame, meter=meter) if account.counts_pixels else frame
+        self._caller = self._admit()
+        if not self._patient:
+            self._caller.account.frame()
+        elif (wait_s := self._caller.account.lend_frame()) > 0:
+            await asyncio.sleep(wait_s)
 
     def __enter__(self) -> Visit:
         """The stream begins."""
-        self._account.open_stream()
+        self._opened.account.open_stream()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """The stream has ended."""
-        self._account.close_stream()
+        self._opened.account.close_stream()

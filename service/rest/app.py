@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs, status
-from service.errors import InvalidRequest
+from service.auth.guard import OPEN_TO_ALL, Guard
+from service.errors import InvalidRequest, ServiceError
 from service.health import Readiness
 from service.images import ImageLimits
 from service.logs import facts, log
 from service.metrics import Metrics
 from service.predictor import Predictor
 from service.registry import Registry
-from service.rest import body, routes, schemas
+from service.rest import access, body, routes, schemas, shielding
 from service.rest.pose import PoseFirst
 from service.status import Report
 
@@ -44,26 +47,62 @@ def build(
     metrics: Metrics,
     limits: ImageLimits,
     *,
+    guard: Guard = OPEN_TO_ALL,
     further: Sequence[APIRouter] = (),
+    docs: bool = True,
+    cors_origins: Sequence[str] = (),
     log_requests: bool = True,
 ) -> ASGIApp:
-    """The application over these objects, with further routes such as those of `rest.admin`."""
-    rest = framework(registry, readiness, metrics, further)
-    return _AroundRequests(PoseFirst(rest, predictor, limits), metrics, log_requests)
+    """The application over these objects.
+
+    Args:
+        predictor, registry, readiness, metrics, limits: what it is about.
+        guard: who may ask.
+        further: routes such as those of `rest.admin`.
+        docs: whether the documentation is there.
+        cors_origins: pages whose scripts may read answers.
+        log_requests: write a line for every request.
+    """
+    rest = framework(registry, readiness, metrics, further, guard=guard, docs=docs)
+    around = _AroundRequests(PoseFirst(rest, predictor, limits, guard), metrics, log_requests)
+    return shielding.cross_origin(around, cors_origins) if cors_origins else around
 
 
 def framework(
-    registry: Registry, readiness: Readiness, metrics: Metrics, further: Sequence[APIRouter] = ()
+    registry: Registry,
+    readiness: Readiness,
+    metrics: Metrics,
+    further: Sequence[APIRouter] = (),
+    *,
+    guard: Guard = OPEN_TO_ALL,
+    docs: bool = True,
 ) -> FastAPI:
     """Every route but that of the poses, and the documentation of all."""
-    app = FastAPI(title="RepPose", version=_version(), description=_DESCRIPTION)
+    app = FastAPI(
+        title="RepPose",
+        version=_version(),
+        description=_DESCRIPTION,
+        openapi_url="/openapi.json" if docs else None,
+        dependencies=[Depends(access.dependency(guard))],
+        generate_unique_id_function=lambda route: route.name,
+    )
     app.include_router(routes.build(registry, readiness, metrics.registry))
     for router in further:
         app.include_router(router)
     app.add_exception_handler(RequestValidationError, _wrong_query)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _any_error)
+    app.openapi = _described(app.openapi)
     return app
+
+
+def _described(document: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    def described() -> dict[str, Any]:
+        found = document()
+        access.describe(found)
+        return found
+
+    return described
 
 
 def _version() -> str:
@@ -79,8 +118,12 @@ def _error(http: int, content: bytes, code: str, scope: Scope, **headers: str) -
 
 
 def _reported(report: Report, scope: Scope) -> Response:
-    retry = report.status.http in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
-    headers = {"Retry-After": str(status.RETRY_AFTER_S)} if retry else {}
+    headers = {}
+    if report.status.http in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        headers["Retry-After"] = str(math.ceil(report.retry_after_s or status.RETRY_AFTER_S))
+    if report.challenge is not None:
+        why = f', error="{report.challenge}"' if report.challenge else ""
+        headers["WWW-Authenticate"] = f'Bearer realm="reppose"{why}'
     return _error(report.status.http, schemas.report_json(report), report.status.code, scope, **headers)
 
 
@@ -109,7 +152,7 @@ class _AroundRequests:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._websocket(scope, receive, send)
             return
         started = time.perf_counter()
         sent = next((value for name, value in scope["headers"] if name == REQUEST_ID), None)
@@ -120,7 +163,7 @@ class _AroundRequests:
             nonlocal http
             if message["type"] == "http.response.start":
                 http = message["status"]
-                headers = [*message["headers"], (REQUEST_ID, request_id)]
+                headers = [*message["headers"], (REQUEST_ID, request_id), *shielding.headers(scope["path"])]
                 if (timing := scope.get("reppose.timing")) is not None:
                     headers.append((SERVER_TIMING, timing.header(time.perf_counter() - started).encode()))
                 message["headers"] = headers
@@ -139,6 +182,19 @@ class _AroundRequests:
                 await answer(scope, receive, send_with_id)
         self._note(scope, http, time.perf_counter() - started)
 
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer in words where one is refused before it is open; afterwards `rest.stream` does."""
+        try:
+            await self._app(scope, receive, send)
+        except ServiceError as error:
+            request_id = logs.begin_request(None).encode()
+            answer = _reported(status.report(error), scope)
+            answer.raw_headers += [(REQUEST_ID, request_id), *shielding.headers(scope["path"])]
+            if self._log_requests:
+                outcome = scope["reppose.outcome"]
+                log.info("request", extra=facts(transport="websocket", path=scope["path"], outcome=outcome))
+            await answer(scope, receive, send)
+
     def _note(self, scope: Scope, http: int, seconds: float) -> None:
         outcome = scope.get("reppose.outcome", status.OK)
         route = scope.get("reppose.route") or getattr(scope.get("route"), "name", None)
@@ -154,5 +210,6 @@ class _AroundRequests:
                     status=http,
                     outcome=outcome,
                     ms=round(seconds * 1e3, 2),
+                    **({"client": name} if (name := access.caller(scope).name) else {}),
                 ),
             )

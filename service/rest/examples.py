@@ -122,7 +122,9 @@ ERRORS: dict[str, dict[str, str]] = {
     "deadline_exceeded": {"message": "the answer would come after the deadline of the request"},
     "not_ready": {"message": "the service is stopping"},
     "internal": {"message": "the service failed to answer; its log says why"},
-    "unauthorized": {"message": "POST '/v1/admin/reload': the token is missing or wrong"},
+    "unauthenticated": {"message": "send a key or token: Authorization: Bearer <key>"},
+    "permission_denied": {"message": "this needs the role predict, which the credential does not have"},
+    "rate_limited": {"message": "too many requests and frames for this client; try again in 0.12 s"},
     "reload_failed": {
         "message": "/models/body19-small/2/model.onnx: sha256 5ca1ab1e... instead of 0ddba11..."
     },

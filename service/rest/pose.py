@@ -15,13 +15,16 @@ from urllib.parse import parse_qsl
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.auth import roles
+from service.auth.guard import Guard
 from service.images import ImageLimits
 from service.predictor import Predictor
-from service.rest import body, schemas
+from service.rest import access, body, schemas
 from service.types import Prediction
 
 NAME = "pose"
 PATH = "/v1/pose"
+_ROLE = roles.HTTP[NAME]
 
 
 class PoseFirst:
@@ -30,8 +33,8 @@ class PoseFirst:
     Errors are raised, for what surrounds it to answer.
     """
 
-    def __init__(self, app: ASGIApp, predictor: Predictor, limits: ImageLimits) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, predictor: Predictor, limits: ImageLimits, guard: Guard) -> None:
+        self._app, self._guard = app, guard
         self._predictor = predictor
         self._limits = limits
 
@@ -40,12 +43,15 @@ class PoseFirst:
             await self._app(scope, receive, send)
             return
         scope["reppose.route"] = NAME
+        caller = access.admit(self._guard, scope, _ROLE)
+        caller.account.frame()
         request = Request(scope, receive)
         deadline_s = body.deadline(request)
         query = body.parse_query(
             dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         )
         frame, query = await body.read(request, query, self._limits)
+        frame = caller.metered(frame)
         answer = self._predictor.predict(frame, query.options(), deadline_s=deadline_s)
         prediction = await _while_connected(receive, answer)
         scope["reppose.timing"] = prediction.timing

@@ -101,7 +101,8 @@ def build(
                 "model": schemas.ErrorResponse,
                 "description": "`not_ready`",
                 "content": examples.errors("not_ready"),
-            }
+            },
+            **schemas.refusals(limited=True),
         },
     )
     async def models() -> schemas.ModelsResponse:
@@ -128,7 +129,13 @@ def build(
         )
         return JSONResponse(state.model_dump(), status_code=200 if readiness.ready else 503)
 
-    @router.get("/metrics", name="metrics", tags=["operation"], summary="Prometheus metrics")
+    @router.get(
+        "/metrics",
+        name="metrics",
+        tags=["operation"],
+        summary="Prometheus metrics",
+        responses=schemas.refusals(),
+    )
     async def metrics() -> Response:
         """The series of `service/metrics.py` in the text format of Prometheus."""
         return Response(generate_latest(collectors), media_type=CONTENT_TYPE_LATEST)

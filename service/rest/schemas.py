@@ -331,3 +331,12 @@ def models(registry: Registry) -> ModelsResponse:
             for each in registry
         ],
     )
+
+
+def refusals(*, limited: bool = False) -> dict[int | str, dict[str, Any]]:
+    """For the documentation of a route: how it answers who may not ask, and, where `limited`, who asks too often."""
+    codes = {401: "unauthenticated", 403: "permission_denied"} | ({429: "rate_limited"} if limited else {})
+    return {
+        http: {"model": ErrorResponse, "description": f"`{code}`", "content": examples.errors(code)}
+        for http, code in codes.items()
+    }

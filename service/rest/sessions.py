@@ -10,7 +10,7 @@ from pydantic import Field
 
 from service.errors import InvalidRequest, UnknownSession, UnsupportedMedia
 from service.images import ImageLimits
-from service.rest import body, examples
+from service.rest import access, body, examples
 from service.rest import stream_schemas as forms
 from service.rest.routes import IMAGES, TIMEOUT_PARAMETER
 from service.rest.schemas import ErrorResponse, PoseQuery, Schema, parse_boxes
@@ -86,7 +86,7 @@ def build(hub: Hub, limits: ImageLimits) -> APIRouter:
         response_model=forms.TrackedResponse,
         responses={
             200: {"content": {"application/json": {"examples": examples.TRACKED}}},
-            **_errors(404, 409, 413, 415, 422, 429, 500, 503, 504),
+            **_errors(401, 403, 404, 409, 413, 415, 422, 429, 500, 503, 504),
         },
         openapi_extra={
             "requestBody": {"required": True, "content": IMAGES},
@@ -104,21 +104,27 @@ def build(hub: Hub, limits: ImageLimits) -> APIRouter:
         config, options = query.config(session, request.headers.get(RESUME)), query.options()
         if request.headers.get("content-type", "").strip().lower().startswith("multipart/"):
             raise UnsupportedMedia("send the frame as the body, not in a form")
+        caller = access.caller(request.scope)
         sent, _ = await body.read(request, PoseQuery(), limits)
+        sent = caller.metered(sent)
         frame = StreamFrame(query.sequence or 0, sent, options, query.timestamp_s, query.want_token)
         answer, opened = await hub.frame(
-            config, "", frame, numbered=query.sequence is not None, deadline_s=deadline_s
+            config, caller.owner, frame, numbered=query.sequence is not None, deadline_s=deadline_s
         )
         request.scope["reppose.timing"] = answer.prediction.timing
         content = {"session": forms.opened_json(opened), "sequence": answer.sequence}
         return Response(orjson.dumps(content | forms.tracked_json(answer)), media_type="application/json")
 
     @router.delete(
-        PATH, name="session", summary="Forget a session", status_code=204, responses=_errors(404, 422, 503)
+        PATH,
+        name="session",
+        summary="Forget a session",
+        status_code=204,
+        responses=_errors(401, 403, 404, 422, 429, 503),
     )
-    async def forget(session: str) -> Response:
+    async def forget(session: str, request: Request) -> Response:
         """Forget a session at once; a stream that has it ends."""
-        if not await hub.forget("", session):
+        if not await hub.forget(access.caller(request.scope).owner, session):
             raise UnknownSession("there is no session of this name; it may have been idle for too long")
         return Response(status_code=204)
 

@@ -14,6 +14,7 @@ everybody's requests.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import struct
 from collections.abc import Collection
@@ -28,13 +29,14 @@ from pydantic import BaseModel, ValidationError
 from starlette.websockets import WebSocketDisconnect
 
 from service import logs, status
-from service.errors import DeadlineExceeded, InvalidRequest
+from service.auth.visit import Visit
+from service.errors import DeadlineExceeded, InvalidRequest, PermissionDenied, Unauthenticated
 from service.logs import log
-from service.rest import schemas
+from service.rest import access, schemas
 from service.rest import stream_schemas as forms
 from service.rest.body import first_fault
 from service.status import Report
-from service.streams.contract import Answered, Closing, Dropped, Outcome, StreamFrame
+from service.streams.contract import Answered, Closing, Dropped, Mode, Outcome, StreamFrame
 from service.streams.hub import Hub
 from service.streams.live import Stream
 from service.types import Frame, Options
@@ -67,7 +69,8 @@ def build(hub: Hub, origins: Collection[str]) -> APIRouter:
             )
             return
         try:
-            await websocket.accept()
+            offered = access.PROTOCOL in websocket.scope.get("subprotocols", ())
+            await websocket.accept(access.PROTOCOL if offered else None)
             await _serve(websocket, hub)
         except WebSocketDisconnect:
             pass
@@ -88,15 +91,23 @@ def allowed(origin: str, host: str, origins: Collection[str]) -> bool:
 async def _serve(websocket: WebSocket, hub: Hub) -> None:
     this = asyncio.current_task()
     try:
-        config = _read_form(forms.StreamConfigIn, await _first(websocket)).config()
-        stream = await hub.open(config, "", "websocket", this.cancel)
+        with contextlib.ExitStack() as held:
+            config = _read_form(forms.StreamConfigIn, await _first(websocket)).config()
+            visit = held.enter_context(access.visit(websocket.scope, patient=config.mode is Mode.FILE))
+            stream = await hub.open(config, visit.owner, "websocket", this.cancel)
+            kept = held.pop_all()
     except WebSocketDisconnect:
         raise
     except Exception as error:
         await _close(websocket, error)
         return
+    with kept:
+        await _talk(websocket, hub, stream, visit)
+
+
+async def _talk(websocket: WebSocket, hub: Hub, stream: Stream, visit: Visit) -> None:
     writer = asyncio.create_task(_write(websocket, stream))
-    reader = asyncio.create_task(_read(websocket, stream))
+    reader = asyncio.create_task(_read(websocket, stream, visit))
     try:
         await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
     except asyncio.CancelledError:
@@ -129,7 +140,7 @@ async def _first(websocket: WebSocket) -> str:
     return text
 
 
-async def _read(websocket: WebSocket, stream: Stream) -> None:
+async def _read(websocket: WebSocket, stream: Stream, visit: Visit) -> None:
     """Hand over what comes, until the client leaves: WebSocketDisconnect."""
     asked = forms.NextIn()
     while True:
@@ -138,14 +149,14 @@ async def _read(websocket: WebSocket, stream: Stream) -> None:
         stream.touch()
         try:
             if (data := message.get("bytes")) is not None:
-                await stream.put(_frame(data, asked))
+                await stream.put(await visit.let_in(_frame(data, asked)))
                 asked = forms.NextIn()
                 continue
             control = _read_form(forms.ControlIn, message["text"])
             asked = control.next or asked
             if control.end:
                 stream.finish()
-        except InvalidRequest as error:
+        except (InvalidRequest, Unauthenticated, PermissionDenied) as error:
             stream.fail(error)
 
 

@@ -13,6 +13,8 @@ REQUEST_ID = "x-request-id"
 SERVER_TIMING = "server-timing"
 CODE = "reppose-code"
 FIELD = "reppose-field"
+RETRY_AFTER = "retry-after"
+"""Seconds, with up to three digits behind the point; as the header of HTTP, which has none."""
 
 
 def begin(context: grpc.aio.ServicerContext) -> str:
@@ -34,4 +36,6 @@ async def abort(context: grpc.aio.ServicerContext, told: status.Report, request_
     details = [(REQUEST_ID, request_id), (CODE, told.status.code)]
     if told.field:
         details.append((FIELD, told.field))
+    if told.retry_after_s is not None:
+        details.append((RETRY_AFTER, f"{told.retry_after_s:.3f}"))
     await context.abort(told.status.grpc, told.message, tuple(details))

@@ -8,11 +8,13 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from service.auth.guard import OPEN_TO_ALL, Guard
 from service.errors import StartupError
 from service.images import ImageLimits
 from service.metrics import Metrics
 from service.pb.reppose.v1 import pose_pb2, pose_pb2_grpc
 from service.predictor import Predictor
+from service.rpc.access import Access
 from service.rpc.servicer import PoseServicer
 from service.streams.hub import Hub
 
@@ -37,6 +39,7 @@ class RpcServer:
         host, port: where to listen; port 0 takes any free one.
         stream_frames: most unanswered frames of one stream.
         log_requests: write a line for every request.
+        guard: who may ask.
 
     Raises:
         StartupError: the port is taken, or the address is not ours.
@@ -53,12 +56,14 @@ class RpcServer:
         port: int,
         stream_frames: int,
         log_requests: bool,
+        guard: Guard = OPEN_TO_ALL,
     ) -> None:
         self._server = grpc.aio.server(
+            interceptors=(Access(guard),) if guard.active else (),
             options=(
                 ("grpc.so_reuseport", 0),  # else a second server would share the port in silence
                 ("grpc.max_receive_message_length", limits.bytes + _MESSAGE_ROOM_BYTES),
-            )
+            ),
         )
         self._poses = PoseServicer(
             predictor, hub, metrics, stream_frames=stream_frames, log_requests=log_requests

@@ -6,18 +6,19 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager
 
 import grpc
 
 from service import status
-from service.errors import InvalidRequest
+from service.auth.visit import Visit
+from service.errors import InvalidRequest, ServiceError
 from service.logs import facts, log
 from service.metrics import Metrics
 from service.pb.reppose.v1 import pose_pb2 as pb
 from service.pb.reppose.v1 import pose_pb2_grpc
 from service.predictor import Predictor
-from service.rpc import convert, metadata, stream
+from service.rpc import access, convert, metadata, stream
 from service.rpc.metadata import REQUEST_ID, SERVER_TIMING
 from service.streams.hub import Hub
 
@@ -68,8 +69,11 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         started = time.perf_counter()
         with self._call():
             try:
+                caller = access.caller(context)
+                caller.account.frame()
+                frame, options = convert.request_from(request)
                 prediction = await self._predictor.predict(
-                    *convert.request_from(request), deadline_s=_deadline(context)
+                    caller.metered(frame), options, deadline_s=_deadline(context)
                 )
                 answer = convert.prediction_to(prediction)
             except asyncio.CancelledError:
@@ -91,12 +95,19 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
     ) -> AsyncIterator[pb.EstimateStreamResponse]:
         """Many images, one answer each, in order; the frames of one video after a config, see `stream.serve`."""
         request_id = metadata.begin(context)
-        with self._call():
+        with self._call(), ExitStack() as held:
             first = await self._first(request_iterator, context)
-            if first is not None and first.WhichOneof("message") == "config":
-                answers = stream.serve(self._hub, first.config, request_iterator, context, request_id)
+            config = first.config if first is not None and first.WhichOneof("message") == "config" else None
+            try:
+                visit = held.enter_context(
+                    access.visit(context, patient=config is None or config.mode == pb.STREAM_MODE_FILE)
+                )
+            except ServiceError as error:
+                await metadata.abort(context, metadata.report(error), request_id)
+            if config is not None:
+                answers = stream.serve(self._hub, config, request_iterator, context, request_id, visit)
             else:
-                answers = self._answers(_all(first, request_iterator), context, request_id)
+                answers = self._answers(_all(first, request_iterator), context, request_id, visit)
             async with aclosing(answers):
                 async for answer in answers:
                     yield answer
@@ -121,6 +132,7 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         requests: AsyncIterator[pb.EstimateStreamRequest],
         context: grpc.aio.ServicerContext,
         request_id: str,
+        visit: Visit,
     ) -> AsyncIterator[pb.EstimateStreamResponse]:
         """Of a stream without a config.
 
@@ -139,7 +151,8 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
                 async for message in requests:
                     if message.WhichOneof("message") == "config":
                         raise InvalidRequest("a config is the first message of its stream", "config")
-                    answer = asyncio.create_task(self._answer(message))
+                    await visit.turn()
+                    answer = asyncio.create_task(self._answer(message, visit))
                     running.add(answer)
                     answer.add_done_callback(running.discard)
                     answers.put_nowait(answer)
@@ -163,14 +176,14 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
             for task in (reader, *running):
                 task.cancel()
 
-    async def _answer(self, message: pb.EstimateStreamRequest) -> pb.EstimateStreamResponse:
+    async def _answer(self, message: pb.EstimateStreamRequest, visit: Visit) -> pb.EstimateStreamResponse:
         """The answer to one message of a stream; an error becomes an answer too."""
         started = time.perf_counter()
         try:
             if message.WhichOneof("message") != "frame":
                 raise InvalidRequest("a message of the stream must hold a frame", field="frame")
             frame, options = convert.request_from(message.frame)
-            prediction = await self._predictor.predict(frame, options, wait_for_room=True)
+            prediction = await self._predictor.predict(visit.metered(frame), options, wait_for_room=True)
             answer = pb.EstimateStreamResponse(sequence=message.sequence)
             convert.prediction_to(prediction, answer.prediction)
         except asyncio.CancelledError:

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import grpc
 
+from service.auth.visit import Visit
 from service.errors import InvalidRequest
 from service.pb.reppose.v1 import pose_pb2 as pb
 from service.rpc import convert, metadata
@@ -46,14 +47,15 @@ async def serve(
     requests: AsyncIterator[pb.EstimateStreamRequest],
     context: grpc.aio.ServicerContext,
     request_id: str,
+    visit: Visit,
 ) -> AsyncIterator[pb.EstimateStreamResponse]:
     """Everything after the config, to the status of the call."""
     call = asyncio.current_task()
     try:
-        stream = await hub.open(config_from(config), "", "grpc", call.cancel)
+        stream = await hub.open(config_from(config), visit.owner, "grpc", call.cancel)
     except Exception as error:
         await metadata.abort(context, metadata.report(error), request_id)
-    reader = asyncio.create_task(_read(stream, requests))
+    reader = asyncio.create_task(_read(stream, requests, visit))
     try:
         yield opened_to(stream.opened)
         while (outcome := await stream.next_outcome()) is not None:
@@ -65,12 +67,12 @@ async def serve(
         await metadata.abort(context, metadata.report(stream.failure), request_id)
 
 
-async def _read(stream: Stream, requests: AsyncIterator[pb.EstimateStreamRequest]) -> None:
+async def _read(stream: Stream, requests: AsyncIterator[pb.EstimateStreamRequest], visit: Visit) -> None:
     try:
         async for message in requests:
             if message.WhichOneof("message") == "config":
                 raise InvalidRequest("a stream has one config, in its first message", "config")
-            await stream.put(_frame_from(message))
+            await stream.put(await visit.let_in(_frame_from(message)))
     except Exception as error:
         stream.fail(error)
     else:

@@ -30,7 +30,7 @@ def document() -> dict[str, Any]:
     registry = Registry()
     metrics = Metrics(CollectorRegistry())
     hub = Hub(_nothing, registry, MemoryStore(1, 1), Signer([bytes(16)], 1), metrics.streams)
-    further = [admin.build(registry, _nothing, "token"), sessions.build(hub, ImageLimits(1, 1, 1))]
+    further = [admin.build(registry, _nothing), sessions.build(hub, ImageLimits(1, 1, 1))]
     built = app.framework(registry, Readiness(None), metrics, further)
     return built.openapi()
 
@@ -89,9 +89,10 @@ def test_every_answer_in_json_is_shown() -> None:
 
 OF_A_POSE = {
     "invalid_request", "invalid_boxes", "invalid_image", "image_too_large", "unsupported_media", "unknown_model",
-    "unknown_decoder", "overloaded", "deadline_exceeded", "not_ready", "internal",
+    "unknown_decoder", "overloaded", "deadline_exceeded", "not_ready", "internal", "unauthenticated",
+    "permission_denied", "rate_limited",
 }  # fmt: skip
-"""Codes that `Predictor.predict` and the reading of a body may end in."""
+"""Codes that the guard, the reading of a body and `Predictor.predict` may end in."""
 
 
 def test_every_error_of_a_pose_is_shown_with_its_code_and_field() -> None:
@@ -106,7 +107,7 @@ def test_every_error_of_a_pose_is_shown_with_its_code_and_field() -> None:
     assert {code for _, code, _ in shown} == OF_A_POSE
     fields = {row.code: row.field for row in listed if row.field}
     assert {code: field for _, code, field in shown if code in fields} == fields
-    assert set(examples.ERRORS) == OF_A_POSE | {"unauthorized", "reload_failed"}
+    assert set(examples.ERRORS) == OF_A_POSE | {"reload_failed"}
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def test_a_broken_bundle_leaves_the_old_models_at_work(root: Path, scene: Scene)
         "Bearer",
         f"Bearer {TOKEN}x",
         f"Bearer {TOKEN[:-1]}",
-        f"bearer {TOKEN}",
+        f"Basic {TOKEN}",
         TOKEN,
         "B\u00e9",
     ],
@@ -214,8 +214,8 @@ def test_only_who_has_the_token_may_reload(admin: serving.Service, authorization
     encoded = authorization and authorization.encode("latin-1")
     answer = ask_to_reload(admin, encoded)
     assert answer.status_code == 401
-    assert answer.headers["www-authenticate"] == "Bearer"
-    assert ErrorResponse.model_validate_json(answer.content).error.code == "unauthorized"
+    assert answer.headers["www-authenticate"].startswith('Bearer realm="reppose"')
+    assert ErrorResponse.model_validate_json(answer.content).error.code == "unauthenticated"
     assert "reloaded" not in admin.text
 
 
@@ -244,5 +244,5 @@ def test_without_leave_nobody_may_reload(service: serving.Service) -> None:
 def test_a_token_that_protects_nothing_ends_the_start(token: str, root: Path) -> None:
     service = serving.Service(root, **ADMIN | {"REPPOSE_ADMIN__TOKEN": token})
     assert service.ended() == 1
-    assert "token must hold 16 or more" in service.text
+    assert ("token must hold 16 or more" if token else "enabled needs a token") in service.text
     assert not token or token not in service.text

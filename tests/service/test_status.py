@@ -27,7 +27,10 @@ def test_every_class_of_error_has_a_row(error: type[Exception]) -> None:
 @pytest.mark.parametrize("row", set(STATUS.values()))
 def test_both_protocols_say_the_same_of_whose_fault_it_is(row: status.Status) -> None:
     codes = grpc.StatusCode
-    client = row.grpc in (codes.INVALID_ARGUMENT, codes.RESOURCE_EXHAUSTED, codes.NOT_FOUND, codes.ABORTED)
+    client = row.grpc in (
+        codes.INVALID_ARGUMENT, codes.RESOURCE_EXHAUSTED, codes.NOT_FOUND, codes.ABORTED, codes.UNAUTHENTICATED,
+        codes.PERMISSION_DENIED,
+    )  # fmt: skip
     assert client == (400 <= row.http < 500)
     assert row.code == row.code.lower()
 
