@@ -26,6 +26,8 @@ class Skeleton:
     """(parent, child) pairs to draw and to measure."""
     sigmas: tuple[float, ...]
     """Per keypoint: OKS standard deviation, relative to the square root of the person's area."""
+    subject: str = "person"
+    """What has the keypoints; what a net that tells of presence looks for."""
 
     def __post_init__(self) -> None:
         count = len(self.keypoints)
@@ -63,6 +65,7 @@ def _skeleton(
     bones: str,
     sigmas: tuple[float, ...],
     flip_pairs: tuple[tuple[int, int], ...] | None = None,
+    subject: str = "person",
 ) -> Skeleton:
     """Build from space-separated names and `parent-child` bones; left_* and right_* pair up by themselves."""
     names = tuple(keypoints.split())
@@ -73,7 +76,7 @@ def _skeleton(
             if left.startswith("left_")
         )
     ends = tuple((names.index(a), names.index(b)) for a, b in (bone.split("-") for bone in bones.split()))
-    return Skeleton(name, names, flip_pairs, ends, sigmas)
+    return Skeleton(name, names, flip_pairs, ends, sigmas, subject)
 
 
 _COCO_NAMES = (
@@ -131,6 +134,7 @@ HAND21 = _skeleton(
     (0.029, 0.022, 0.035, 0.037, 0.047, 0.026, 0.025, 0.024, 0.035, 0.018, 0.024, 0.022, 0.026, 0.017, 0.021,
      0.021, 0.032, 0.020, 0.019, 0.022, 0.031),
     flip_pairs=(),
+    subject="hand",
 )  # fmt: skip
 
 SKELETONS: dict[str, Skeleton] = {each.name: each for each in (BODY19, COCO17, LSP14, HAND21)}

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from model_zoo import bundle
+from model_zoo import bundle, outputs
 from model_zoo.bundle import Bundle
 from model_zoo.errors import ManifestError
-from model_zoo.manifest import BundleManifest, HeatmapOutput, KeypointsOutput, Precision
+from model_zoo.manifest import BundleManifest, Precision
+from model_zoo.outputs import Output
 from service.errors import StartupError
 from service.types import Floats, Image
 
@@ -68,7 +69,7 @@ class Runner:
         """Run the net and the graph's own decoder on a batch, as `run` does; (N, K, 3) x, y in the crop, score."""
         return self._fetch(self.manifest.keypoints_output, crops)
 
-    def _fetch(self, output: HeatmapOutput | KeypointsOutput, crops: Image) -> Floats:
+    def _fetch(self, output: Output, crops: Image) -> Floats:
         return self._session.run([output.name], {self.manifest.input.name: self._fed(crops)}, self._options)[
             0
         ]
@@ -156,15 +157,15 @@ def _check_shapes(session: ort.InferenceSession, manifest: BundleManifest) -> No
     height, width = spec.size
     crop = [height, width, 3] if spec.layout == "NHWC" else [3, height, width]
     inputs = {each.name: each for each in session.get_inputs()}
-    outputs = {each.name: each for each in session.get_outputs()}
+    answers = {each.name: each for each in session.get_outputs()}
     named = [output.name for output in manifest.outputs]
-    if set(inputs) != {spec.name} or not outputs.keys() >= set(named):
+    if set(inputs) != {spec.name} or not answers.keys() >= set(named):
         raise ManifestError(
             f"{manifest.name}: the manifest names input {spec.name} and output {', '.join(named)}, the graph has "
-            f"{sorted(inputs)} and {sorted(outputs)}"
+            f"{sorted(inputs)} and {sorted(answers)}"
         )
     made = [
-        ("output", outputs[each.name], _ELEMENT["float32"], _shape(each, manifest))
+        ("output", answers[each.name], _ELEMENT["float32"], [*outputs.shape(each, len(manifest.keypoints))])
         for each in manifest.outputs
     ]
     for what, found, element, shape in (
@@ -179,16 +180,10 @@ def _check_shapes(session: ort.InferenceSession, manifest: BundleManifest) -> No
             )
 
 
-def _shape(output: HeatmapOutput | KeypointsOutput, manifest: BundleManifest) -> list[int]:
-    """Of an output, without the batch."""
-    of_each = [output.height, output.width] if isinstance(output, HeatmapOutput) else [3]
-    return [len(manifest.keypoints), *of_each]
-
-
 def _check_metadata(session: ort.InferenceSession, manifest: BundleManifest) -> None:
     """The graph's own copy of the manifest must agree on all that changes what the model computes or is called."""
     inside = bundle.manifest_from_metadata(session.get_modelmeta().custom_metadata_map)
-    for field in ("name", "version", "skeleton", "input", "normalisation", "outputs", "codec"):
+    for field in ("name", "version", "skeleton", "input", "normalisation", "outputs", "codec", "calibration"):
         if getattr(inside, field) != getattr(manifest, field):
             raise ManifestError(
                 f"{manifest.name}: the metadata inside the graph disagrees with the manifest on {field}"

@@ -81,18 +81,13 @@ def text(manifest: BundleManifest) -> str:
             "Largest difference from the trained net on real crops, in the heatmaps and in sure keypoints; that of the",
             "decoder in the graph is from the same decoder outside of it:",
             "",
-            *_table(
-                ("Net", "Heatmap", "Keypoint, crop px"),
-                [
-                    (each.net, "" if each.heatmap is None else f"{each.heatmap:.1e}", f"{each.points_px:.1e}")
-                    for each in manifest.agreement
-                ],
-            ),
+            *_agreement(manifest),
             "",
+            *_calibration(manifest),
             *_quantisation(manifest.quantisation),
             "## Limits",
             "",
-            *(f"- {limit}" for limit in _LIMITS),
+            *(f"- {limit}" for limit in _limits(manifest)),
             "",
         ]
     )
@@ -107,6 +102,15 @@ def _outputs(manifest: BundleManifest) -> list[tuple[str, str]]:
         how = f"decoded by `{points.decoder}`" if points.decoder else "as the net answers them"
         text = f"`{points.name}` (N, {keypoints}, 3) float32, x, y in crop pixels and score, {how}"
         facts.append(("Output", text))
+    if (presence := manifest.presence) is not None:
+        facts.append(("Output", f"`{presence.name}` (N,) float32, probability that a {presence.of} is there"))
+    for each in manifest.classes:
+        text = f"`{each.name}` (N, {len(each.labels)}) float32, probabilities of {', '.join(each.labels)}"
+        turned = ", which a mirrored crop exchanges" if each.mirror else ""
+        facts.append(("Output", text + turned))
+    if (depth := manifest.depth) is not None:
+        text = f"`{depth.name}` (N, {keypoints}) float32, z relative to `{depth.root}`"
+        facts.append(("Output", f"{text} in units of {depth.scale:g} crop px, larger is farther"))
     if maps is not None and (codec := manifest.codec) is not None:
         cells = f"{codec.sigma_cells:g} cells of {maps.stride:g} px"
         facts.append(("Codec", f"{codec.kind}, sigma {cells}; `{codec.decoder}`"))
@@ -116,6 +120,48 @@ def _outputs(manifest: BundleManifest) -> list[tuple[str, str]]:
 def _graphs(manifest: BundleManifest) -> str:
     names = {"fp32": manifest.model_file, "int8": manifest.int8_file}
     return ", ".join(f"`{name}` ({precision})" for precision, name in names.items() if name)
+
+
+def _agreement(manifest: BundleManifest) -> list[str]:
+    rows = [
+        (each.net, each.heatmap, each.points_px, each.probability, each.depth_px)
+        for each in manifest.agreement
+    ]
+    head = ("Net", "Heatmap", "Keypoint, crop px", "Probability", "Depth, crop px")
+    used = [i for i in range(len(head)) if i < 3 or any(row[i] is not None for row in rows)]
+    cells = [(row[0], *("" if each is None else f"{each:.1e}" for each in row[1:])) for row in rows]
+    return _table(tuple(head[i] for i in used), [tuple(row[i] for i in used) for row in cells])
+
+
+def _calibration(manifest: BundleManifest) -> list[str]:
+    if not manifest.calibration:
+        return []
+    rows = [
+        (
+            f"`{each.of}`",
+            each.event,
+            f"{each.scale:.3f} x {each.shift:+.3f}",
+            f"{each.data} ({each.count})",
+            f"{each.error_before:.3f}",
+            f"{each.error:.3f}",
+            f"`{each.command}`",
+        )
+        for each in manifest.calibration
+    ]
+    bins = ", ".join(sorted({str(each.bins) for each in manifest.calibration}))
+    return [
+        "## Calibration",
+        "",
+        "Probabilities were made to come true as often as they say, by an affine map of log-odds x in the graph. The",
+        f"error is the expected calibration error in {bins} equal bins, without the map and with it; with it each half",
+        "of the cases is judged by a map that was fitted on the other half.",
+        "",
+        *_table(
+            ("Output", "Probability that", "Map", "Fitted on (cases)", "Error before", "Error", "Command"),
+            rows,
+        ),
+        "",
+    ]
 
 
 def _quantisation(made: Quantisation | None) -> list[str]:
@@ -131,11 +177,18 @@ def _quantisation(made: Quantisation | None) -> list[str]:
     return ["## The graph in 8 bits", "", *_table(("", ""), facts), ""]
 
 
+def _limits(manifest: BundleManifest) -> list[str]:
+    if manifest.score_calibration is None:
+        scores = "Scores are as the net gives them; they are no calibrated probabilities."
+    else:
+        scores = "Probabilities are calibrated on the set named above; on others they may say too much or too little."
+    return [*_LIMITS[:2], scores, *_LIMITS[2:]]
+
+
 _LIMITS = (
     "One person per crop: with several people in a box, joints of different people may mix.",
     "Best on the kind of picture that the training sets show; the figures differ much between sets, so measure on your "
     "own. Close-ups and people cut off by the picture's edge are rare in sets of whole people.",
-    "Scores are the heights of the maps' peaks; they are no calibrated probabilities.",
     "Left and right are confused most often in views from behind and in people who are upside down.",
     "A joint outside the picture still gets a position inside the crop, with a low score.",
     "Not made for, and not to be used for, identifying people or judging their health, mood or intent.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,6 +10,15 @@ from numpy.typing import NDArray
 
 from model_zoo import codecs, geometry, skeletons
 from model_zoo.manifest import BundleManifest, Codec
+from model_zoo.outputs import (
+    ClassesOutput,
+    DepthOutput,
+    HeatmapOutput,
+    KeypointsOutput,
+    Output,
+    PresenceOutput,
+)
+from model_zoo.skeletons import Skeleton
 from trainer import metrics
 from trainer.data.people import Person, pictures
 from trainer.errors import DataError
@@ -25,6 +35,10 @@ class Net(Protocol):
 
     def keypoints(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(B, h, w, 3) raw crops -> (B, K, 3): x and y in crop pixels, and score."""
+        ...
+
+    def further(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """(B, h, w, 3) raw crops -> what the net answers beside those, by name of the manifest's output."""
         ...
 
 
@@ -87,6 +101,8 @@ def predict(
 def scores(net: Net, people: list[Person], manifest: BundleManifest, decoder: str | None) -> list[Score]:
     """Every figure that the labels of a set allow: PCK@0.2, PCKh@0.5 with a labelled head, OKS-AP with a labelled face.
 
+    Of a net with further heads also the AUC of presence, the accuracy of classes and the error of depth.
+
     Args:
         net: the net that the manifest describes.
         people: one annotated set.
@@ -96,13 +112,18 @@ def scores(net: Net, people: list[Person], manifest: BundleManifest, decoder: st
     skeleton = skeletons.skeleton(manifest.skeleton)
     images, matrices = crops(people, manifest.input.size, manifest.input.padding)
     stride = None if decoder is None else manifest.heatmaps.stride
-    points, confidence = predict(net, images, matrices, manifest.codec, decoder, stride)
+    found = further_scores(net, people, images, matrices, manifest.outputs, skeleton)
     labelled = np.stack([person.visible for person in people]).any(axis=0)
 
     def has(*names: str) -> bool:
         return all(name in skeleton.keypoints and labelled[skeleton.index(name)] for name in names)
 
-    found = []
+    if not labelled.any():
+        if not found:
+            raise DataError("the set has no labels of anything that this net answers")
+        return found
+    points, confidence = predict(net, images, matrices, manifest.codec, decoder, stride)
+    more, found = found, []
     if has(*metrics.LIMBS):
         found.append(metrics.pck(people, points, skeleton))
     if has("neck", "head_top"):
@@ -111,6 +132,63 @@ def scores(net: Net, people: list[Person], manifest: BundleManifest, decoder: st
         found.append(metrics.oks_ap(people, points, confidence, skeleton))
     if not set(metrics.LIMBS) <= set(skeleton.keypoints):
         found.append(metrics.pck_box(people, points, skeleton))
+        found.append(metrics.mean_error(people, points, skeleton))
     if not found:
         raise DataError("the set has too few labelled keypoints for any of PCK, PCKh and OKS-AP")
-    return found
+    return found + more
+
+
+def further(net: Net, images: NDArray[np.uint8], batch: int = 32) -> dict[str, NDArray[np.float32]]:
+    """What further heads say of (N, h, w, 3) crops, by name of the output, so many crops at a time."""
+    parts = [net.further(images[at : at + batch]) for at in range(0, len(images), batch)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def allows(people: list[Person], outputs: Sequence[Output]) -> bool:
+    """Whether `further_scores` has anything to say about a set."""
+    for output in outputs:
+        if isinstance(output, PresenceOutput):
+            known = {person.presence for person in people} >= {0.0, 1.0}
+        elif isinstance(output, ClassesOutput):
+            known = any(
+                each.presence != 0 and getattr(each, output.of, None) in output.labels for each in people
+            )
+        else:
+            known = isinstance(output, DepthOutput) and any(person.depth is not None for person in people)
+        if known:
+            return True
+    return False
+
+
+def further_scores(
+    net: Net,
+    people: list[Person],
+    images: NDArray[np.uint8],
+    matrices: NDArray[np.float64],
+    outputs: Sequence[Output],
+    skeleton: Skeleton,
+) -> list[Score]:
+    """Every figure about presence, classes and depth that the labels of a set allow.
+
+    Args:
+        net: with these outputs.
+        people: one annotated set.
+        images: (N, h, w, 3), their crops.
+        matrices: (N, 2, 3) from picture to crop.
+        outputs: of the net's manifest; those of keypoints are passed over.
+        skeleton: of the net.
+    """
+    outputs = [each for each in outputs if not isinstance(each, HeatmapOutput | KeypointsOutput)]
+    said = further(net, images) if outputs else {}
+    found: list[Score | None] = []
+    for output in outputs:
+        answer = said[output.name]
+        if isinstance(output, PresenceOutput):
+            found.append(metrics.presence_auc(people, answer))
+        elif isinstance(output, ClassesOutput):
+            found.append(metrics.class_accuracy(people, answer, output.of, output.labels))
+        else:
+            scale = np.sqrt(np.abs(np.linalg.det(matrices[:, :, :2])))  # crop pixels per pixel of the picture
+            z = answer * output.scale / scale[:, None]
+            found.append(metrics.depth_error(people, z, skeleton, output.root))
+    return [each for each in found if each is not None]

@@ -8,7 +8,6 @@ whose head answers keypoints gives those alone. The manifest stands in the graph
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -19,7 +18,7 @@ from onnx import helper
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from model_zoo import bundle, codecs, geometry, skeletons
+from model_zoo import bundle, geometry, skeletons
 from model_zoo.manifest import (
     Accuracy,
     Agreement,
@@ -28,29 +27,24 @@ from model_zoo.manifest import (
     HeatmapOutput,
     InputSpec,
     KeypointsOutput,
+    Output,
     Precision,
     Training,
+    schema_of,
 )
-from trainer import card, evaluate, graph
+from trainer import agreement, card, evaluate, graph
 from trainer.checkpoint import RunFolder
 from trainer.config import RunConfig
 from trainer.data.people import Person
 from trainer.errors import CheckpointError, ExportError
-from trainer.evaluate import Net
 from trainer.graph import INPUT, OPSET
-from trainer.nets import answers, build
+from trainer.nets import answers, build, further
 from trainer.nets.build import HeadedNet
 from trainer.nets.pose import MAP_HEADS, heatmaps, multiply_adds
 from trainer.nets.repvgg import deployed
 from trainer.nets.served import Torch
 
 OUTPUT, KEYPOINTS = "heatmaps", "keypoints"
-TOLERANCE = 1e-3
-"""Largest difference between heatmaps of the three nets; their peak is 1."""
-TOLERANCE_PX = 0.05
-"""Largest difference between keypoints of the three nets, in crop pixels, where the heatmap is sure of them."""
-SURE = 0.3
-"""Score from which a keypoint takes part in the comparison of positions: a flat map has no steady maximum."""
 
 
 class OnnxNet:
@@ -76,6 +70,11 @@ class OnnxNet:
         """(B, h, w, 3) raw crops -> (B, K, 3): x and y in crop pixels, and score; of a graph that answers them."""
         return self._run(KEYPOINTS, images)
 
+    def further(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """(B, h, w, 3) raw crops -> what the graph answers beside heatmaps and keypoints, by name."""
+        names = [each.name for each in self._session.get_outputs() if each.name not in (OUTPUT, KEYPOINTS)]
+        return dict(zip(names, self._session.run(names, {INPUT: images}), strict=True)) if names else {}
+
     def _run(self, output: str, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._session.run([output], {INPUT: images}, self._options)[0]
 
@@ -94,7 +93,7 @@ def trained_net(folder: RunFolder) -> HeadedNet:
 
 
 def to_onnx(net: nn.Module, config: RunConfig) -> onnx.ModelProto:
-    """The deployed graph of a net: raw pixels in, heatmaps and keypoints out, dynamic batch.
+    """The deployed graph of a net: raw pixels in, heatmaps, keypoints and what further heads say out, dynamic batch.
 
     Raises:
         ExportError: the mean is no whole number from 0 to 255, so pixels cannot be normalised exactly in the graph.
@@ -109,60 +108,13 @@ def compare(net: nn.Module, model: bytes, config: RunConfig, images: NDArray[np.
     Keypoints that the graph decodes itself are compared with those of `model_zoo.codecs` from the graph's own heatmaps.
 
     Raises:
-        ExportError: a difference beyond `TOLERANCE` or `TOLERANCE_PX`.
+        ExportError: a difference beyond the tolerances of `agreement`.
     """
     cpu = torch.device("cpu")
     trained, fused = Torch(net, config, cpu), Torch(deployed(net), config, cpu)
-    agree = _agreement_of_maps if config.net.head in MAP_HEADS else _agreement_of_keypoints
-    found = agree(trained, {"fused": fused, "ONNX Runtime": OnnxNet(model)}, config, images)
-    for each in found:
-        if not ((each.heatmap or 0.0) <= TOLERANCE and each.points_px <= TOLERANCE_PX):
-            maps = "" if each.heatmap is None else f"{each.heatmap:.2g} in its heatmaps and "
-            what = f"the {each.net} net differs from the trained one" if maps else f"the {each.net} differs"
-            raise ExportError(
-                f"{what} by {maps}{each.points_px:.2g} px; at most {TOLERANCE} and {TOLERANCE_PX} px are accepted"
-            )
+    found = agreement.measure(trained, {"fused": fused, "ONNX Runtime": OnnxNet(model)}, config, images)
+    agreement.check(found)
     return found
-
-
-def _agreement_of_maps(
-    trained: Net, others: dict[str, Net], config: RunConfig, images: NDArray[np.uint8]
-) -> list[Agreement]:
-    expected = trained(images)
-    maps = {name: each(images) for name, each in others.items()}
-    points, scores = _decoded(expected, config)
-    found = [
-        Agreement(
-            net=name,
-            heatmap=float(np.abs(each - expected).max()),
-            points_px=_farthest(_decoded(each, config)[0], points, scores),
-        )
-        for name, each in maps.items()
-    ]
-    if graph.decoder(config.codec) is not None:
-        inside = others["ONNX Runtime"].keypoints(images)[..., :2]
-        codecs_own, _ = _decoded(maps["ONNX Runtime"], config)
-        found.append(Agreement(net="decoder in the graph", points_px=_farthest(inside, codecs_own, scores)))
-    return found
-
-
-def _agreement_of_keypoints(
-    trained: Net, others: dict[str, Net], config: RunConfig, images: NDArray[np.uint8]
-) -> list[Agreement]:
-    expected = trained.keypoints(images)
-    points, scores = expected[..., :2], expected[..., 2]
-    return [
-        Agreement(net=name, points_px=_farthest(each.keypoints(images)[..., :2], points, scores))
-        for name, each in others.items()
-    ]
-
-
-def _farthest(
-    some: NDArray[np.floating[Any]], others: NDArray[np.floating[Any]], scores: NDArray[np.floating[Any]]
-) -> float:
-    """Largest distance of sure keypoints; a net that is sure of nothing is compared where it is surest."""
-    sure = scores >= min(SURE, scores.max())
-    return float(np.linalg.norm(some - others, axis=-1)[sure].max())
 
 
 def export(
@@ -199,9 +151,9 @@ def export(
         where = ".".join(map(str, first["loc"])) or "manifest"
         raise ExportError(f"{where}: {first['msg']}, got {first['input']!r}") from error
     plain = model.SerializeToString()
-    agreement = compare(net, plain, config, crops)
+    agreed = compare(net, plain, config, crops)
     manifest = draft.model_copy(
-        update={"agreement": tuple(agreement), "accuracy": accuracy(OnnxNet(plain), draft, measured)}
+        update={"agreement": tuple(agreed), "accuracy": accuracy(OnnxNet(plain), draft, measured)}
     )
     files = {manifest.model_file: described(model, manifest), "README.md": card.text(manifest).encode()}
     return bundle.write(root, manifest, files, replace=replace)
@@ -243,31 +195,27 @@ class _Served(nn.Module):
         height, width = (side // config.net.stride for side in config.phases[-1].size)
         decode = graph.decoder(config.codec)
         self.keypoints = decode and graph.Keypoints(decode, (height, width), config.net.stride)
-        self.outputs = (OUTPUT, KEYPOINTS) if decode else (OUTPUT,)
+        self.outputs = (OUTPUT, *((KEYPOINTS,) if decode else ()), *further.names(config))
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        maps = heatmaps(self.net(x)["heatmaps"], self.config.net.head, self.config.codec.sigma_cells)
-        return maps if self.keypoints is None else (maps, self.keypoints(maps))
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        found, config = self.net(x), self.config
+        maps = heatmaps(found["heatmaps"], config.net.head, config.codec.sigma_cells)
+        points = () if self.keypoints is None else (self.keypoints(maps),)
+        return maps, *points, *further.served(found, config, config.phases[-1].size)
 
 
 class _ServedKeypoints(nn.Module):
     """A net that answers keypoints, as the graph gives them."""
 
-    outputs = (KEYPOINTS,)
-
     def __init__(self, net: nn.Module, config: RunConfig) -> None:
         super().__init__()
         self.net, self.config = net, config
+        self.outputs = (KEYPOINTS, *further.names(config))
 
-    def forward(self, x: Tensor) -> Tensor:
-        config = self.config
-        return answers.served(self.net(x), config.net, config.codec, config.phases[-1].size)
-
-
-def _decoded(maps: NDArray[np.float32], config: RunConfig) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points in crop pixels and scores, by the decoder of `model_zoo.codecs`."""
-    cells, scores = codecs.decoder(config.codec.decoder)(maps, config.codec)
-    return geometry.cells_to_pixels(cells, config.net.stride), scores
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        found, config, size = self.net(x), self.config, self.config.phases[-1].size
+        points = answers.served(found, config.net, config.codec, size)
+        return points, *further.served(found, config, size)
 
 
 def _manifest(folder: RunFolder, config: RunConfig, net: HeadedNet, version: str) -> BundleManifest:
@@ -275,6 +223,7 @@ def _manifest(folder: RunFolder, config: RunConfig, net: HeadedNet, version: str
     facts, state = folder.facts(), folder.load_checkpoint()
     plain = deployed(net)
     return BundleManifest(
+        schema_version=schema_of(_outputs(config)),
         name=config.name,
         version=version,
         description=config.description,
@@ -304,7 +253,11 @@ def _manifest(folder: RunFolder, config: RunConfig, net: HeadedNet, version: str
     )
 
 
-def _outputs(config: RunConfig) -> tuple[HeatmapOutput | KeypointsOutput, ...]:
+def _outputs(config: RunConfig) -> tuple[Output, ...]:
+    return *_of_keypoints(config), *further.outputs(config)
+
+
+def _of_keypoints(config: RunConfig) -> tuple[HeatmapOutput | KeypointsOutput, ...]:
     if config.net.head not in MAP_HEADS:
         return (KeypointsOutput(name=KEYPOINTS),)
     height, width = (side // config.net.stride for side in config.phases[-1].size)

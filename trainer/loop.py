@@ -30,8 +30,9 @@ from trainer.data.loader import Loader, read
 from trainer.data.people import Person
 from trainer.data.prefetch import ahead
 from trainer.distill.teacher import Teacher
-from trainer.errors import CheckpointError, ConfigError, Interrupted
+from trainer.errors import CheckpointError, ConfigError, DataError, Interrupted
 from trainer.learner import Learner, Moment
+from trainer.nets import further
 from trainer.nets.pose import MAP_HEADS
 from trainer.nets.served import Torch
 from trainer.progress import track
@@ -157,8 +158,13 @@ class _Run:
             (source.name, read(source, root, self.skeleton)) for source in config.data.validate_on
         ]
         for _, people in self.validation:
-            # Labels that allow no PCK shall stop the run now, not when it is measured for the first time.
-            metrics.headline(people, np.stack([person.points for person in people]), self.skeleton)
+            # Labels that allow no figure shall stop the run now, not when it is measured for the first time.
+            if any(person.visible.any() for person in people):
+                metrics.headline(people, np.stack([person.points for person in people]), self.skeleton)
+            elif not evaluate.allows(people, further.outputs(config)):
+                raise DataError(
+                    "a set to measure on has no keypoints, nor labels of what this net answers else"
+                )
         self.epoch, self.step = 0, 0
         self.sums: dict[str, torch.Tensor] = {}
         self.seconds = 0.0
@@ -316,10 +322,14 @@ def _predicted(
 
 
 def measure(net: Torch, people: list[Person], config: RunConfig, phase: Phase) -> float:
-    """PCK@0.2 of one set at one resolution."""
+    """PCK of one set at one resolution; of a set without keypoints the first figure that it allows."""
     images, matrices = evaluate.crops(people, phase.size, config.padding)
+    skeleton = skeletons.skeleton(config.skeleton)
+    if not any(person.visible.any() for person in people):
+        found = evaluate.further_scores(net, people, images, matrices, further.outputs(config), skeleton)
+        return found[0].value
     points, _ = _predicted(net, images, matrices, config)
-    return metrics.headline(people, points, skeletons.skeleton(config.skeleton)).value
+    return metrics.headline(people, points, skeleton).value
 
 
 def default_processes(accelerator: str, batch: int) -> int:

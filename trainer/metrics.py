@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,9 @@ class Score:
     people: int
     """How many people counted."""
     per_keypoint: dict[str, float]
-    """Per cent by keypoint name; empty for AP."""
+    """Per cent by name of keypoint or class; empty for AP."""
+    better: Literal["more", "less"] = "more"
+    """Which way is better."""
 
 
 def lengths(
@@ -85,6 +87,21 @@ def pck_box(
     return _pck(people, points, skeleton, sizes, threshold, skeleton.keypoints, f"PCK@{threshold:g}box")
 
 
+def mean_error(people: list[Person], points: NDArray[np.floating[Any]], skeleton: Skeleton) -> Score:
+    """Mean distance of all labelled keypoints, in per cent of the long side of the labelled box. See `pck`."""
+    sizes = np.stack([person.box[2:] for person in people]).max(axis=1)
+    truth = np.stack([person.points for person in people])
+    labelled = np.stack([person.visible for person in people]) > 0
+    off = 100 * np.linalg.norm(np.asarray(points, np.float64) - truth, axis=-1) / sizes[:, None]
+    each = {
+        name: float(off[labelled[:, index], index].mean())
+        for index, name in enumerate(skeleton.keypoints)
+        if labelled[:, index].any()
+    }
+    count = int(labelled.any(axis=1).sum())
+    return Score("mean error of box", float(off[labelled].mean()), count, each, "less")
+
+
 def pckh(
     people: list[Person], points: NDArray[np.floating[Any]], skeleton: Skeleton, threshold: float = 0.5
 ) -> Score:
@@ -105,10 +122,11 @@ def _pck(
     metric: str,
 ) -> Score:
     counted = np.isfinite(sizes) & (np.nan_to_num(sizes) > 0)
+    labelled = np.stack([person.visible for person in people]) > 0
+    counted &= labelled.any(axis=1)
     if not counted.any():
         raise DataError(f"{metric}: nobody has the labels that it is normalised by")
-    truth = np.stack([person.points for person in people])[counted]
-    labelled = np.stack([person.visible for person in people])[counted] > 0
+    truth, labelled = np.stack([person.points for person in people])[counted], labelled[counted]
     distance = np.linalg.norm(np.asarray(points, np.float64)[counted] - truth, axis=-1) / sizes[counted, None]
     right = (distance <= threshold) & labelled
     rates = {
@@ -172,3 +190,81 @@ def oks_ap(
         evaluation.summarize()
     counted = sum(each["num_keypoints"] > 0 for each in truth)
     return Score("OKS-AP", 100 * float(evaluation.stats[0]), counted, {})
+
+
+def presence_auc(people: list[Person], probabilities: NDArray[np.floating[Any]]) -> Score | None:
+    """Area under the ROC curve: how often somebody who is there gets more than a crop of nobody, ties half.
+
+    Args:
+        people: N crops, with a presence or without.
+        probabilities: (N,) that somebody is there.
+
+    Returns:
+        The figure; None where not both kinds are labelled.
+    """
+    known = np.array([person.presence is not None for person in people])
+    there = np.array([person.presence == 1 for person in people])
+    some, none = (np.asarray(probabilities, np.float64)[known & each] for each in (there, ~there))
+    if not len(some) or not len(none):
+        return None
+    below = np.searchsorted(np.sort(none), some, side="left")
+    ties = np.searchsorted(np.sort(none), some, side="right") - below
+    area = (below + ties / 2).sum() / (len(some) * len(none))
+    return Score("presence AUC", 100 * float(area), int(known.sum()), {})
+
+
+def class_accuracy(
+    people: list[Person], probabilities: NDArray[np.floating[Any]], of: str, labels: tuple[str, ...]
+) -> Score | None:
+    """How often the likeliest class is the labelled one, of those who are there.
+
+    Args:
+        people: N crops.
+        probabilities: (N, C).
+        of: `gesture` or `handedness`, the label that is meant.
+        labels: names of the C classes.
+
+    Returns:
+        The figure; None where nobody has such a label.
+    """
+    truth = [getattr(person, of, None) if person.presence != 0 else None for person in people]
+    rows = [row for row, label in enumerate(truth) if label in labels]
+    if not rows:
+        return None
+    said = np.asarray(probabilities).argmax(axis=-1)
+    right = {label: [labels[said[row]] == label for row in rows if truth[row] == label] for label in labels}
+    rates = {label: 100 * float(np.mean(each)) for label, each in right.items() if each}
+    every = [each for label in labels for each in right[label]]
+    return Score(f"{of} accuracy", 100 * float(np.mean(every)), len(rows), rates)
+
+
+def depth_error(
+    people: list[Person], depth: NDArray[np.floating[Any]], skeleton: Skeleton, root: str
+) -> Score | None:
+    """Mean error of z relative to the root, over the other keypoints, in per cent of the long side of the labelled box.
+
+    Args:
+        people: N crops.
+        depth: (N, K) z relative to the root, in pixels of the pictures.
+        skeleton: of both.
+        root: keypoint that z is relative to.
+
+    Returns:
+        The figure; None where nobody has a depth and a root.
+    """
+    at = skeleton.index(root)
+    errors = np.full((len(people), len(skeleton)), np.nan)
+    for row, person in enumerate(people):
+        if person.depth is not None:
+            off = np.asarray(depth[row], np.float64) - (person.depth - person.depth[at])
+            errors[row] = np.abs(off) / max(person.box[2:])
+    errors[:, at] = np.nan
+    known = np.isfinite(errors)
+    if not known.any():
+        return None
+    each = {
+        name: 100 * float(errors[known[:, index], index].mean())
+        for index, name in enumerate(skeleton.keypoints)
+        if known[:, index].any()
+    }
+    return Score("depth error", 100 * float(errors[known].mean()), int(known.any(axis=1).sum()), each, "less")

@@ -3,7 +3,8 @@
 Activations are uint8 with one scale per tensor, weights int8 with one scale per output channel: the pair that CPUs
 multiply fastest. The raw pixels are the first quantised tensor as they are. The last convolutions before an output and
 all that follows them, softmax and decoding, stay in float32: a step of 1/256 of the range of the logits would be felt
-in every keypoint, and they cost next to nothing.
+in every keypoint, and they cost next to nothing. Of presence and classes, which are read from the mean over a map, it
+is what follows that mean.
 
 What is lost is mostly won back by two steps, each of which can be left out:
 
@@ -36,16 +37,20 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from model_zoo import bundle, codecs, geometry
 from model_zoo.bundle import Bundle
 from model_zoo.manifest import Accuracy, BundleManifest, Quantisation
+from model_zoo.outputs import HANDEDNESS
 from trainer import card, export
 from trainer.data.people import Person
 from trainer.errors import QuantisationError
 from trainer.export import OnnxNet
+from trainer.nets.further import GESTURE, PRESENCE
 from trainer.progress import track
 
 Method = Literal["minmax", "percentile", "mse"]
 METHODS: tuple[Method, ...] = get_args(Method)
 OPERATORS = ("Conv", "Add", "Relu", "Clip", "Resize", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat")
 """What is computed in 8 bits; everything else stays in float32."""
+_POOLS = ("ReduceMean", "GlobalAveragePool")
+"""Where a head of the whole crop begins: rounding of many cells averages out, so what is before may be in 8 bits."""
 BINS = 2048
 """Of the histogram of an activation."""
 STEPS = 255
@@ -57,7 +62,7 @@ BATCH = 8
 JUMP = 1 / 16
 """Distance as a share of the crop's height from which on a keypoint is at another place altogether."""
 MOST_LOST = 1.0
-"""Points of PCK that the graph in 8 bits may lose."""
+"""Points of PCK, AUC and accuracy that the graph in 8 bits may lose."""
 
 Crops = NDArray[np.uint8]
 Ranges = dict[str, tuple[float, float]]
@@ -187,7 +192,7 @@ def add_to(
         force: whether to write it however much is lost.
 
     Raises:
-        QuantisationError: 8 bits lose more than `MOST_LOST` points of PCK on a set.
+        QuantisationError: 8 bits lose more than `MOST_LOST` points on a set.
         BundleExists: the version exists, and `replace` was not asked for.
     """
     model = onnx.load(found.model_path)
@@ -219,14 +224,18 @@ def add_to(
 
 
 def _loss(before: tuple[Accuracy, ...], after: tuple[Accuracy, ...]) -> str:
-    """In words, the greatest loss of PCK if it is more than `MOST_LOST`; empty otherwise."""
-    pairs = [(a, b) for a, b in zip(before, after, strict=True) if a.metric.startswith("PCK@")]
+    """In words, the greatest loss of PCK, AUC or accuracy if it is more than `MOST_LOST`; empty otherwise."""
+    pairs = [(a, b) for a, b in zip(before, after, strict=True) if _is_limited(a.metric)]
     lost, a, b = max(
         ((a.value - b.value, a, b) for a, b in pairs), key=lambda x: x[0], default=(0.0, None, None)
     )
     if lost <= MOST_LOST:
         return ""
     return f"8 bits lose {lost:.1f} points of {a.metric} on {a.data} ({a.value:.1f} to {b.value:.1f})"
+
+
+def _is_limited(metric: str) -> bool:
+    return metric.startswith("PCK@") or metric.endswith((" AUC", " accuracy"))
 
 
 @dataclass(frozen=True)
@@ -292,19 +301,27 @@ class _Front:
 def _inner(core: onnx.ModelProto) -> set[str]:
     """Outputs of the nodes to quantise: of the known operators, and before the last convolutions."""
     makers = {name: node for node in core.graph.node for name in node.output}
-    tail: set[str] = set()
-    waiting = [each.name for each in core.graph.output]
-    while waiting:
-        name = waiting.pop()
-        if name in makers and name not in tail:
-            tail.add(name)
-            waiting += [] if makers[name].op_type == "Conv" else makers[name].input
+    names = {each.name for each in core.graph.output}
+    pooled = names & {PRESENCE, GESTURE, HANDEDNESS}
+    tail = _before(names - pooled, makers, ("Conv",)) | _before(pooled, makers, ("Conv", *_POOLS))
     inner = {n.output[0] for n in core.graph.node if n.op_type in OPERATORS and n.output[0] not in tail}
     if not any(makers[name].op_type == "Conv" for name in inner):
         raise QuantisationError(
             "the graph has no convolution to quantise, but for the last one before an output"
         )
     return inner
+
+
+def _before(outputs: set[str], makers: dict[str, onnx.NodeProto], until: tuple[str, ...]) -> set[str]:
+    """Tensors on the way to these outputs, back to the first node of such a kind on every path, and with it."""
+    found: set[str] = set()
+    waiting = list(outputs)
+    while waiting:
+        name = waiting.pop()
+        if name in makers and name not in found:
+            found.add(name)
+            waiting += [] if makers[name].op_type in until else makers[name].input
+    return found
 
 
 def _is_map(tensor: onnx.ValueInfoProto) -> bool:

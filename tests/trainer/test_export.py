@@ -20,7 +20,7 @@ from model_zoo.errors import BundleExists
 from model_zoo.manifest import Normalisation
 from model_zoo.skeletons import BODY19
 from tests.trainer import people_made
-from trainer import card, commands, evaluate, export
+from trainer import agreement, card, commands, evaluate, export
 from trainer import config as configuration
 from trainer.checkpoint import RunFolder
 from trainer.config import RunConfig
@@ -252,7 +252,7 @@ def test_a_graph_of_other_weights_is_noticed(trained: Any, crops: np.ndarray, su
 def test_nothing_is_written_where_the_nets_disagree(
     trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    monkeypatch.setattr(agreement, "TOLERANCE", -1.0)
     with pytest.raises(ExportError):
         commands.export(trained.folder.path, tmp_path, "1", trained.root, [], images=None, replace=False)
     assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainer.config import RunConfig
-from trainer.nets import answers
+from trainer.nets import answers, further
 from trainer.nets.pose import heatmaps
 
 
@@ -37,6 +37,15 @@ class Torch:
                 self._answer(images), self.config.net, self.config.codec, images.shape[1:3]
             )
             return found.cpu().numpy()
+
+    def further(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """(B, h, w, 3) raw crops -> what the net answers beside heatmaps and keypoints, by name; as the graph does."""
+        names = further.names(self.config)
+        if not names:
+            return {}
+        with torch.inference_mode():
+            found = further.served(self._answer(images), self.config, images.shape[1:3])
+            return {name: each.float().cpu().numpy() for name, each in zip(names, found, strict=True)}
 
     def _answer(self, images: NDArray[np.uint8]) -> Any:
         pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
