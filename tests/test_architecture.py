@@ -43,7 +43,7 @@ ONLY_IN = {
         "trainer.cli",
         "trainer.zoo",
     },
-    "service.settings": {"service.commands", "service.server"},
+    "service.settings": {"service.commands", "service.doctor", "service.server"},
 }
 """Modules and packages that a few alone may import. The composition root is handed settings; all below it take plain
 values."""
@@ -53,7 +53,7 @@ MODEL_ZOO_STANDS_ON = {"numpy", "cv2", "pydantic", "typer"}
 LAYERS = (
     {"cli", "__main__"},
     {"commands"},
-    {"server"},
+    {"server", "doctor"},
     {"rest", "rpc"},
     {"streams"},
     {"predictor"},
@@ -242,7 +242,7 @@ def test_only_the_command_line_reads_the_environment():
         and ast.unparse(node.func) in {"os.getenv", "os.environ.get", "read"}
         and "environ" in ast.unparse(node)
     }
-    assert readers <= {"service.commands.common"}
+    assert readers <= {"service.commands.common", "service.commands.doctor"}
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -30,14 +30,15 @@ def read_effective(
     """
     given = {key: option for key, option in (options or {}).items() if option[1] is not None}
     try:
-        return read(os.environ, config or _named_by_environment(), given)
+        return read(os.environ, config_file(config), given)
     except SettingsError as error:
         fail(str(error))
 
 
-def _named_by_environment() -> Path | None:
+def config_file(config: Path | None) -> Path | None:
+    """The file of an option, else that which the environment names, if it does."""
     name = os.environ.get(CONFIG_VARIABLE)
-    return Path(name) if name else None
+    return config or (Path(name) if name else None)
 
 
 def read_settings(

@@ -31,7 +31,7 @@ TOML, and separated by commas in the environment (paths by colons). For what is 
 `REPPOSE_<GROUP>__<NAME>_FILE` are the path of a file that holds it. Names that are no settings are refused. Paths are
 relative to the working directory.
 
-`reppose-serve config` prints what is in force and where it came from.
+`reppose-serve config` prints what is in force and where it came from, `reppose-serve doctor` whether it will do here.
 """
 _COLUMNS = "| name | in the environment | takes | default | meaning |\n| --- | --- | --- | --- | --- |\n"
 
