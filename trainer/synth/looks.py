@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from trainer.synth.garments import HAIR_LENGTHS_M, SKIRT_LENGTHS_M
 from trainer.synth.render import Layer, Lights, Material
 from trainer.synth.shaders import COVERS, KINDS, PATTERNS
 
@@ -119,6 +120,25 @@ def wardrobe(rng: Rng, *, female: float) -> list[Layer]:
             )
         )
     return layers + _head(rng, hair_colour, female)
+
+
+def hanging(rng: Rng, layers: list[Layer], *, female: float) -> list[tuple[str, float, Material]]:
+    """What hangs about somebody: (`skirt` or `long_hair`, template height where it ends, material) of each.
+
+    Args:
+        rng: of this person.
+        layers: what it wears, of `wardrobe`; long hair has the colour of the short.
+        female: see `wardrobe`.
+    """
+    found = []
+    if rng.random() < 0.03 + 0.3 * female:
+        cloth = _cloth(rng, "all", any_colour(rng))
+        found.append(("skirt", float(rng.choice(SKIRT_LENGTHS_M, p=(0.3, 0.35, 0.25, 0.1))), cloth))
+    hair = next((each for each in layers if each.material.values["cover"] == COVERS["scalp"]), None)
+    if hair and hair.material.values["kind"] == KINDS["hair"] and rng.random() < 0.04 + 0.45 * female:
+        strands = {name: hair.material.values[name] for name in ("kind", "colour", "seed", "shine", "gloss")}
+        found.append(("long_hair", float(rng.choice(HAIR_LENGTHS_M)), Material(strands)))
+    return found
 
 
 def _skin(rng: Rng, hair: Colour, female: float) -> Material:

