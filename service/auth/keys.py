@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import math
 import os
 import re
@@ -36,6 +37,7 @@ from service.auth.roles import Role
 from service.errors import BadCredentialFile
 
 _KEY = re.compile(r"rp_([0-9a-f]{12})_[A-Za-z0-9_-]{43}", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}", re.ASCII)
 _NOBODY = bytes(hashlib.sha256().digest_size)
 _Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -45,7 +47,7 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._@-]{1,64}$")]
+    name: Annotated[str, Field(pattern=f"^{_NAME.pattern}$")]
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     roles: Annotated[tuple[Role, ...], Field(min_length=1)]
@@ -127,18 +129,38 @@ def make(
     Raises:
         BadCredentialFile: there can be no such key.
     """
+    if not _NAME.fullmatch(name):
+        raise BadCredentialFile("a name has 1 to 64 letters, digits or characters of ._@-")
     number = secrets.token_hex(6)
     key = f"rp_{number}_{secrets.token_urlsafe(32)}"
     lines = ["[[key]]", f'name = "{name}"', f'id = "{number}"']
     lines += [f'sha256 = "{hashlib.sha256(key.encode()).hexdigest()}"']
-    lines += [f"roles = {[role.value for role in roles]}"]
+    lines += [f"roles = {json.dumps([role.value for role in roles])}"]
     if expires is not None:
         lines.append(f"expires = {expires.astimezone(UTC).isoformat(timespec='seconds')}")
-    lines += [f"{field} = {value:g}" for field, value in (limits or {}).items()]
+    lines += [f"{field} = {value!r}" for field, value in (limits or {}).items()]
     entry = "\n".join(lines) + "\n"
-    if [each.name for each in _entries(entry)] != [name]:
-        raise BadCredentialFile("name: it has characters that no name has")
+    _entries(entry)
     return key, entry
+
+
+def own_limits(text: str, name: str) -> dict[str, float]:
+    """The limits that the keys of a name have of their own, as `make` takes them. Raises BadCredentialFile."""
+    found = [entry for entry in _entries(text) if entry.name == name]
+    return {
+        each.name: value
+        for each in fields(Limits)
+        for value in [getattr(found[-1], each.name) if found else None]
+        if value is not None
+    }
+
+
+def read(path: Path) -> str:
+    """A file's text; empty where there is none yet. Raises OSError, BadCredentialFile."""
+    try:
+        return path.read_text("utf-8") if path.exists() else ""
+    except UnicodeDecodeError:
+        raise BadCredentialFile(f"{path} is no UTF-8") from None
 
 
 def add(path: Path, entry: str) -> None:
@@ -148,7 +170,7 @@ def add(path: Path, entry: str) -> None:
         BadCredentialFile: the file is broken, or would be.
         OSError: it cannot be written.
     """
-    text = path.read_text("utf-8") if path.exists() else ""
+    text = read(path)
     more = ("" if not text else "\n" if text.endswith("\n") else "\n\n") + entry
     Keys(text + more)
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
