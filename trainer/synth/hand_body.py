@@ -187,7 +187,7 @@ class HandModel:
 
 @lru_cache(maxsize=2)
 def load(side: Side) -> HandModel:
-    """The hand of a side; BodyMissing where `body.prepare` has not run."""
+    """The hand of a side; BodyMissing where `asset.prepare` has not run."""
     body.load()  # says what is missing
     with np.load(body.asset_path()) as archive:
         return HandModel(dict(archive), side)

