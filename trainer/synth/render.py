@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -140,10 +141,10 @@ class _Uploaded:
 
 
 class Renderer:
-    """Draws pictures of one size.
+    """Draws pictures of one size, or smaller.
 
     Args:
-        width, height: of the pictures, pixels.
+        width, height: of the largest pictures, pixels.
         detail: whether textures have a grain of a millimetre, which only close views show.
 
     Raises:
@@ -163,8 +164,7 @@ class Renderer:
         gl = self._gl
         gl.cull_face = "front"
         self.width, self.height, self._detail = width, height, detail
-        size = (width, height)
-        fine = (round(width * FINENESS), round(height * FINENESS))
+        fine = _finer(width, height)
         colour, found, depth = (
             gl.renderbuffer(fine, 4),
             gl.renderbuffer(fine, 2, dtype="f4"),
@@ -174,12 +174,6 @@ class Renderer:
         self._found = gl.framebuffer([found])
         self._depths = gl.framebuffer([], depth)
         self._fine = gl.framebuffer([colour, found], depth)
-        # The fine pixel in which each pixel's centre lies.
-        columns, rows = (
-            ((np.arange(count) + 0.5) * whole / count).astype(int)
-            for count, whole in zip(size, fine, strict=True)
-        )
-        self._centres = rows[:, None] * fine[0] + columns
         self._shadow_map = gl.depth_texture((SHADOW_SIZE, SHADOW_SIZE))
         self._shadow_map.repeat_x = self._shadow_map.repeat_y = False
         self._shadow_map.compare_func = "<="
@@ -208,7 +202,7 @@ class Renderer:
 
         Args:
             items: what is there; nearer things hide those behind them.
-            camera: of this renderer's size.
+            camera: no larger than this renderer's pictures.
             background: (H, W, 3) sRGB.
             floor: where shadows fall, if anywhere.
             face: where the template's face is, see `dressing.FACE`.
@@ -225,9 +219,11 @@ class Renderer:
         floor: Floor | None,
         face: ArrayLike,
     ) -> Rendered:
+        if background.shape != (camera.height, camera.width, 3):
+            raise ValueError(f"a background of shape {background.shape} for a camera of other size")
         gl, placed = self._gl, self._placed(items)
         to_view, to_clip = view_matrix(camera), clip_matrix(camera)
-        to_shadow = shadow_matrix(items, lights.key_from)
+        to_shadow = shadow_matrix(items, lights.key_from) if items else np.eye(4)
         common = {"to_view": to_view, "to_clip": to_clip, "to_shadow": to_shadow, "face": np.asarray(face)}
         gl.enable(gl.DEPTH_TEST)
         self._noise.use(0)
@@ -237,26 +233,31 @@ class Renderer:
             identity = common | {"to_view": np.eye(4), "to_clip": to_shadow}
             self._draw("shadow", placed, identity, shadows_only=True)
         self._shadow_map.use(1)
+        fine = _finer(camera.width, camera.height)
+        self._colour.viewport = self._fine.viewport = (0, 0, *fine)
         self._found.use()
         self._found.clear(np.inf, NOBODY * 1024.0)
         self._colour.use()
         self._colour.clear(0.0, 0.0, 0.0, 0.0)
-        if floor is not None and lights.shadows:
+        if floor is not None and lights.shadows and items:
             gl.disable(gl.DEPTH_TEST)
             self._draw_floor(items, floor, lights, common)
             gl.enable(gl.DEPTH_TEST)
         self._depths.clear(depth=1.0)
         self._fine.use()
         self._draw("surface", placed, common | _light_uniforms(lights, camera))
-        seen = np.frombuffer(self._fine.read(components=4, alignment=1), np.uint8)
-        found = np.frombuffer(self._fine.read(components=2, attachment=1, dtype="f4", alignment=1), np.uint64)
-        shape = self._fine.height, self._fine.width
-        rgb = _over(seen.reshape(*shape, 4), background)
-        found = (
-            found.take(self._centres).view(np.float32).reshape(*background.shape[:2], 2)
-        )  # both floats at once
-        code = found[..., 1].astype(np.int32)
-        return Rendered(rgb, found[..., 0].copy(), code >> 10, code & 1023)
+        rgb = _over(self._read(fine, 4, 0, "f1"), background)
+        depth, code = self._read(fine, 2, 1, "f4").transpose(2, 0, 1)
+        centres = np.ix_(_centres(fine[1], camera.height), _centres(fine[0], camera.width))
+        found = code[centres].astype(np.int32)
+        return Rendered(rgb, depth[centres], found >> 10, found & 1023)
+
+    def _read(self, size: tuple[int, int], channels: int, attachment: int, dtype: str) -> NDArray:
+        """(h, w, channels) of what was drawn."""
+        data = self._fine.read(
+            (0, 0, *size), components=channels, attachment=attachment, dtype=dtype, alignment=1
+        )
+        return np.frombuffer(data, np.uint8 if dtype == "f1" else np.float32).reshape(*size[::-1], channels)
 
     def _draw_floor(
         self, items: Sequence[Drawn], floor: Floor, lights: Lights, common: dict[str, Any]
@@ -388,9 +389,7 @@ def shadow_matrix(items: Sequence[Drawn], towards: ArrayLike) -> Floats:
     right = np.cross(forward, helper)
     right /= np.linalg.norm(right)
     axes = np.stack([right, np.cross(forward, right), forward])
-    corners = np.concatenate(
-        [np.zeros((0, 3)), *([i.vertices.min(axis=0), i.vertices.max(axis=0)] for i in items)]
-    )
+    corners = np.array([each for item in items for each in _extent(item.vertices)])
     low, high = corners.min(axis=0), corners.max(axis=0)
     middle, reach = (low + high) / 2, max(np.linalg.norm(high - low) / 2, 0.1) * 1.05
     matrix = np.eye(4)
@@ -400,6 +399,23 @@ def shadow_matrix(items: Sequence[Drawn], towards: ArrayLike) -> Floats:
     return matrix
 
 
+def _extent(vertices: Floats) -> tuple[Floats, Floats]:
+    """(3,) least and most, column by column: numpy is ten times slower along the first axis."""
+    columns = np.ascontiguousarray(vertices.T)
+    return columns.min(axis=1), columns.max(axis=1)
+
+
+def _finer(width: int, height: int) -> tuple[int, int]:
+    """What a picture of this size is drawn at."""
+    return round(width * FINENESS), round(height * FINENESS)
+
+
+@lru_cache(maxsize=64)
+def _centres(fine: int, count: int) -> NDArray[np.intp]:
+    """The fine pixel in which the centre of each of `count` pixels lies."""
+    return ((np.arange(count) + 0.5) * fine / count).astype(int)
+
+
 def _shadow_bounds(items: Sequence[Drawn], towards: ArrayLike, height: float) -> tuple[Floats, Floats]:
     """Least and most x and y, metres, that the items' shadows can have on a floor."""
     towards = np.asarray(towards, np.float64)
@@ -407,7 +423,7 @@ def _shadow_bounds(items: Sequence[Drawn], towards: ArrayLike, height: float) ->
         return np.full(2, -np.inf), np.full(2, np.inf)
     found = []
     for item in items:
-        low, high = item.vertices.min(axis=0), item.vertices.max(axis=0)
+        low, high = _extent(item.vertices)
         for z in (low[2], high[2]):
             moved = towards[:2] / towards[2] * (z - height)
             found += [low[:2] - moved, high[:2] - moved]
