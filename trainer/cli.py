@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from model_zoo.errors import ModelZooError
+from model_zoo.manifest import BundleManifest
 from trainer.errors import Interrupted, TrainerError
 
 app = typer.Typer(
@@ -249,6 +250,13 @@ def export(
     ] = None,
     images: Images = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite a bundle of this version.")] = False,
+    calibrate: Annotated[
+        Literal["all", "heads", "nothing"],
+        typer.Option(
+            help="What shall come true as often as it says, on the run's validation sets: presence and classes "
+            "(heads), the scores of keypoints too (all)."
+        ),
+    ] = "heads",
 ) -> None:
     """Fuse a trained net, write it as ONNX, compare all forms on real crops, and write the bundle.
 
@@ -258,13 +266,66 @@ def export(
     """
     from trainer import commands
 
-    written = commands.export(run, out, version, data, on or [], images=images, replace=replace)
+    written = commands.export(
+        run, out, version, data, on or [], images=images, replace=replace, calibrated=calibrate
+    )
     for each in written.manifest.agreement:
         maps = "" if each.heatmap is None else f"heatmaps differ by {each.heatmap:.1e}, "
         typer.echo(f"{each.net}: {maps}keypoints differ by {each.points_px:.1e} crop px")
+    _tell_calibration(written.manifest)
     for each in written.manifest.accuracy:
         typer.echo(f"{each.data}: {each.metric} {each.value:.1f} ({each.people} people, {each.decoder})")
     typer.echo(f"wrote {written.folder}")
+
+
+@app.command()
+def calibrate(
+    model: Annotated[str, typer.Argument(metavar="BUNDLE", help="NAME[@VERSION], or a bundle's folder.")],
+    on: Annotated[
+        list[Path],
+        typer.Option(
+            help="COCO-keypoints JSON of people the net did not learn from, relative to --data; repeat."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of bundles; OUT/NAME/VERSION is written.")],
+    data: DataRoot = Path("data"),
+    images: Images = None,
+    bundles: Bundles = None,
+    version: Annotated[
+        str | None, typer.Option(help="Of the new bundle; default: VERSION-calibrated.")
+    ] = None,
+    only: Annotated[
+        Literal["all", "heads"], typer.Option(help="heads: leave the scores of keypoints as they are.")
+    ] = "all",
+    measure: Annotated[
+        list[Path] | None, typer.Option(help="Sets to measure anew for the model card; repeat for more.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG of how often probabilities came true.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite a bundle of this version.")] = False,
+) -> None:
+    """Let what a bundle says come true as often as it says: scores of keypoints, presence, classes.
+
+    A keypoint's score becomes the probability that it lies within 0.1 of the long side of the person's box. No order
+    changes: what was likelier stays so.
+
+    Example: reppose-train calibrate my-pose --data ../data --on body/lspet_val.json --out bundles
+    """
+    from trainer import commands
+
+    written = commands.calibrate(
+        model, data, on, out=out, images=images, roots=bundles or [], version=version, calibrated=only,
+        measured=measure or [], plot=plot, replace=replace,
+    )  # fmt: skip
+    _tell_calibration(written.manifest)
+    typer.echo(f"wrote {written.folder}")
+
+
+def _tell_calibration(manifest: BundleManifest) -> None:
+    for each in manifest.calibration:
+        typer.echo(
+            f"{each.of}: expected calibration error {each.error_before:.3f} -> {each.error:.3f} "
+            f"({each.count} cases of {each.data}, {each.bins} bins)"
+        )
 
 
 def main() -> None:

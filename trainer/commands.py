@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -14,6 +14,7 @@ from model_zoo import bundle, codecs, geometry, skeletons
 from model_zoo.bundle import Bundle
 from model_zoo.manifest import BundleManifest, Precision, Quantisation
 from model_zoo.skeletons import Skeleton
+from trainer import calibrate as calibrating
 from trainer import evaluate as measuring
 from trainer import export as exporting
 from trainer import quantise as quantising
@@ -76,24 +77,103 @@ def _decoder(asked: str | None, manifest: BundleManifest) -> str | None:
     return used
 
 
+What = Literal["all", "heads", "nothing"]
+"""What is calibrated: `heads` are presence and classes, `all` the scores of keypoints too."""
+
+
 def export(
-    run: Path, out: Path, version: str, root: Path, sets: list[Path], *, images: Path | None, replace: bool
+    run: Path,
+    out: Path,
+    version: str,
+    root: Path,
+    sets: list[Path],
+    *,
+    images: Path | None,
+    replace: bool,
+    calibrated: What = "heads",
 ) -> Bundle:
-    """Export a run and measure the result on `sets`, or on the run's own validation sets where there are none."""
+    """Export a run and measure the result on `sets`, or on the run's own validation sets where there are none.
+
+    What is `calibrated` is so on the validation sets, where these have the labels for it.
+    """
     folder = RunFolder(run)
     config = folder.config()
     skeleton = skeletons.skeleton(config.skeleton)
-    if sets:
-        measured = dict(_read(sets, images, root, skeleton))
-    else:
-        measured = {
-            name: found
-            for source in config.data.validate_on
-            for name, found in _read([source.annotations], source.images, root, skeleton)
-        }
+    validation = {
+        name: found
+        for source in config.data.validate_on
+        for name, found in _read([source.annotations], source.images, root, skeleton)
+    }
+    measured = dict(_read(sets, images, root, skeleton)) if sets else validation
     sample = next(iter(measured.values()), None) or read(config.data.train[0], root, skeleton)
     crops, _ = measuring.crops(sample[:CROPS_COMPARED], config.phases[-1].size, config.padding)
-    return exporting.export(folder, out, version, crops, measured, replace=replace)
+    fitted = None
+    if calibrated != "nothing" and validation:
+        what = "" if calibrated == "heads" else f" --calibrate {calibrated}"
+        fitted = calibrating.on(
+            [each for found in validation.values() for each in found],
+            ", ".join(validation),
+            f"reppose-train export {run.as_posix()} --data DATA{what}",
+            keypoints=calibrated == "all",
+        )
+    return exporting.export(folder, out, version, crops, measured, replace=replace, calibrate=fitted)
+
+
+def calibrate(
+    model: str,
+    root: Path,
+    sets: list[Path],
+    *,
+    out: Path,
+    images: Path | None = None,
+    roots: Sequence[Path] = (),
+    version: str | None = None,
+    calibrated: What = "all",
+    measured: Sequence[Path] = (),
+    plot: Path | None = None,
+    replace: bool = False,
+) -> Bundle:
+    """Calibrate a bundle that there is already, in all its graphs.
+
+    Args:
+        model: bundle name with or without @version, or bundle folder.
+        root: data root; the other paths of data start there.
+        sets: COCO-keypoints JSON of people that the net did not learn from.
+        out: folder of bundles to write to.
+        images: folder or indexed tar of the pictures of all JSON; None as `people.read` says.
+        roots: folders of bundles, searched before the built-in ones.
+        version: of the written bundle; None is the old one with `-calibrated`, or, to `replace`, the old one.
+        calibrated: what is.
+        measured: sets to measure anew for the card.
+        plot: PNG to draw how often probabilities came true in; None for none.
+        replace: whether the version may exist already.
+
+    Raises:
+        DataError: the sets have no labels of anything that could be calibrated.
+    """
+    found = _bundle(model, list(roots))
+    skeleton = skeletons.skeleton(found.manifest.skeleton)
+    read_sets = dict(_read(sets, images, root, skeleton))
+    people_of_all = [each for people_of_one in read_sets.values() for each in people_of_one]
+    net = exporting.OnnxNet(found.model_path)
+    fits = calibrating.fits(net, found.manifest, people_of_all, keypoints=calibrated == "all")
+    if not fits:
+        raise DataError("the sets have too few labels of anything that could be calibrated")
+    if plot is not None:
+        calibrating.plot(fits, plot)
+    words = [f"reppose-train calibrate {found.name}@{found.version} --data DATA"]
+    words += [f"--on {each.as_posix()}" for each in sets]
+    words += [*([] if calibrated == "all" else [f"--only {calibrated}"]), "--out OUT"]
+    return calibrating.rewritten(
+        found,
+        fits,
+        ", ".join(read_sets),
+        " ".join(words),
+        dict(_read(list(measured), images, root, skeleton)),
+        out,
+        version or (found.version if replace else f"{found.version}-calibrated"),
+        replace=replace,
+    )
 
 
 def quantise(

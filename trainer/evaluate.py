@@ -18,6 +18,7 @@ from model_zoo.outputs import (
     Output,
     PresenceOutput,
 )
+from model_zoo.scores import calibrated
 from model_zoo.skeletons import Skeleton
 from trainer import metrics
 from trainer.data.people import Person, pictures
@@ -123,6 +124,8 @@ def scores(net: Net, people: list[Person], manifest: BundleManifest, decoder: st
             raise DataError("the set has no labels of anything that this net answers")
         return found
     points, confidence = predict(net, images, matrices, manifest.codec, decoder, stride)
+    if decoder is not None:  # the graph's own keypoints have been calibrated in the graph
+        confidence = calibrated(confidence, manifest.score_calibration)
     more, found = found, []
     if has(*metrics.LIMBS):
         found.append(metrics.pck(people, points, skeleton))

@@ -7,6 +7,7 @@ whose head answers keypoints gives those alone. The manifest stands in the graph
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,9 @@ from trainer.nets.repvgg import deployed
 from trainer.nets.served import Torch
 
 OUTPUT, KEYPOINTS = "heatmaps", "keypoints"
+
+Calibrated = tuple[onnx.ModelProto, BundleManifest]
+"""A graph whose probabilities come true, and the manifest that says so."""
 
 
 class OnnxNet:
@@ -125,6 +129,7 @@ def export(
     measured: dict[str, list[Person]],
     *,
     replace: bool = False,
+    calibrate: Callable[[onnx.ModelProto, BundleManifest], Calibrated] | None = None,
 ) -> bundle.Bundle:
     """Write `<root>/<name>/<version>/` from a run, with the accuracy of the exported graph itself.
 
@@ -135,6 +140,7 @@ def export(
         crops: (N, h, w, 3) real crops for the comparison.
         measured: people by set name; the card says how well the graph does on each.
         replace: whether the version may exist already.
+        calibrate: see `calibrate.on`; None leaves probabilities as the net learnt them.
 
     Raises:
         ExportError: the three nets disagree, or the manifest cannot be written from the run.
@@ -152,6 +158,9 @@ def export(
         raise ExportError(f"{where}: {first['msg']}, got {first['input']!r}") from error
     plain = model.SerializeToString()
     agreed = compare(net, plain, config, crops)
+    if calibrate is not None:
+        model, draft = calibrate(model, draft)
+        plain = model.SerializeToString()
     manifest = draft.model_copy(
         update={"agreement": tuple(agreed), "accuracy": accuracy(OnnxNet(plain), draft, measured)}
     )
