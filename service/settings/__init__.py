@@ -11,6 +11,7 @@ from service.settings.models import BatchSettings, ModelSettings
 from service.settings.observing import LogSettings, MetricsSettings, TracingSettings
 from service.settings.reading import CONFIG_VARIABLE, Effective, SettingsError, read
 from service.settings.streams import SessionSettings, StreamSettings
+from service.settings.tls import TlsSettings
 from service.settings.tree import Settings, names
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "StreamSettings",
+    "TlsSettings",
     "TracingSettings",
     "names",
     "read",

@@ -18,6 +18,22 @@ class HttpSettings(Group):
     """Port to listen on; 0 takes any free one and logs it."""
     keep_alive_s: PositiveInt = 30
     """How long an idle connection stays open."""
+    connections: PositiveInt = 4096
+    """Most open connections. Beyond it the one that has been without a request for longest makes room, and where all
+    have one the new one is refused."""
+    header_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024
+    """Longest head of a request: its line and all of its headers."""
+    headers: PositiveInt = 100
+    """Most headers of a request."""
+    header_s: PositiveFloat = 10.0
+    """How long the head of a request may take, and a TLS handshake."""
+    body_s: PositiveFloat = 20.0
+    """How long the body of a request may take, beside what the next setting grants it."""
+    body_bytes_per_s: PositiveInt = 16 * 1024
+    """Slowest upload: for every so many bytes that have come, a body may take one second longer."""
+    ping_s: PositiveFloat = 20.0
+    """How often an open WebSocket is asked whether its client is there; one that leaves this unanswered for as long is
+    closed."""
     docs: Literal["auto", "on", "off"] = "auto"
     """Whether `/docs`, `/redoc` and `/openapi.json` are there, for all; auto: unless credentials are asked for."""
     cors_origins: tuple[str, ...] = ()
@@ -36,6 +52,19 @@ class GrpcSettings(Group):
     """Port to listen on; 0 takes any free one and logs it."""
     stream_frames: PositiveInt = 16
     """Most unanswered frames of one stream; the next is read when one was answered."""
+    connections: PositiveInt = 4096
+    """Most open connections; more are closed at once."""
+    calls: PositiveInt = 1024
+    """Most calls at a time over one connection; clients let the others wait."""
+    metadata_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024
+    """Most metadata of a call."""
+    message_s: PositiveFloat = 30.0
+    """How long the first message of a call may take. What comes later of a stream, REPPOSE_STREAMS__IDLE_S governs."""
+    ping_s: PositiveFloat = 30.0
+    """How often an open connection is asked whether its client is there; one that leaves this unanswered for 20 s is
+    closed."""
+    keep_alive_s: PositiveFloat = 300.0
+    """How long a connection without calls stays open."""
 
 
 class LimitSettings(Group):

@@ -17,6 +17,7 @@ from service.settings.listeners import DrainSettings, GrpcSettings, HttpSettings
 from service.settings.models import BatchSettings, ModelSettings
 from service.settings.observing import LogSettings, MetricsSettings, TracingSettings
 from service.settings.streams import SessionSettings, StreamSettings
+from service.settings.tls import TlsSettings
 
 ENV_PREFIX = "REPPOSE_"
 ENV_DELIMITER = "__"
@@ -31,6 +32,8 @@ class Settings(BaseModel):
     """The REST listener."""
     grpc: GrpcSettings = GrpcSettings()
     """The gRPC listener."""
+    tls: TlsSettings = TlsSettings()
+    """Encryption of both listeners, TLS 1.2 or newer; without a certificate they are plain."""
     models: ModelSettings = ModelSettings()
     """Which models are served."""
     limits: LimitSettings = LimitSettings()
