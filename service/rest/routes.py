@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from service.health import Readiness
@@ -134,6 +134,7 @@ def build(
         name="metrics",
         tags=["operation"],
         summary="Prometheus metrics",
+        response_class=PlainTextResponse,
         responses=schemas.refusals(),
     )
     async def metrics() -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
 from service.errors import InvalidRequest, UnknownSession, UnsupportedMedia
@@ -17,6 +17,7 @@ from service.rest.schemas import ErrorResponse, PoseQuery, Schema, parse_boxes
 from service.status import STATUS
 from service.streams.contract import MAX_SEQUENCE, StreamConfig, StreamFrame
 from service.streams.hub import Hub
+from service.streams.store import NAME
 from service.types import Options
 
 PATH = "/v1/sessions/{session}"
@@ -27,6 +28,9 @@ _RESUME = {
     "description": "A resume token: continue there, whatever the session holds.",
     "schema": {"type": "string"},
 }
+
+Session = Annotated[str, Path(json_schema_extra={"pattern": f"^{NAME.pattern}$"})]
+"""Its form is told here, and looked at where all names of sessions are."""
 
 
 class FrameQuery(Schema):
@@ -93,7 +97,7 @@ def build(hub: Hub, limits: ImageLimits) -> APIRouter:
             "parameters": [_RESUME, TIMEOUT_PARAMETER],
         },
     )
-    async def frames(session: str, request: Request, query: Annotated[FrameQuery, Query()]) -> Response:
+    async def frames(session: Session, request: Request, query: Annotated[FrameQuery, Query()]) -> Response:
         """Send a frame as the body, one after the other. The session begins with its first frame, and is forgotten when
         nobody has asked for it for a while.
 
@@ -122,7 +126,7 @@ def build(hub: Hub, limits: ImageLimits) -> APIRouter:
         status_code=204,
         responses=_errors(401, 403, 404, 422, 429, 503),
     )
-    async def forget(session: str, request: Request) -> Response:
+    async def forget(session: Session, request: Request) -> Response:
         """Forget a session at once; a stream that has it ends."""
         if not await hub.forget(access.caller(request.scope).owner, session):
             raise UnknownSession("there is no session of this name; it may have been idle for too long")

@@ -22,7 +22,7 @@ NEW = 0
 OVERHEAD_BYTES = 768
 """What an entry of a `MemoryStore` takes beside its texts and bytes: 410 on CPython 3.11, and more
 while the table grows."""
-_NAME = re.compile(r"[A-Za-z0-9._~-]{1,64}")
+NAME = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 
 
 class Event(StrEnum):
@@ -112,7 +112,7 @@ def check_name(name: str) -> str:
     Raises:
         InvalidRequest: it is too long or has other characters than those of an unreserved URL part.
     """
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise InvalidRequest("a session's name has 1 to 64 letters, digits or characters of ._~-", "session")
     return name
 

@@ -22,9 +22,9 @@ def tool(name: str, source: str) -> str:
     return found
 
 
-def passes(*command: str | Path, stdin: bytes | None = None) -> str:
+def passes(*command: str | Path, stdin: bytes | None = None, cwd: Path = ROOT) -> str:
     """What a program that must exit with 0 wrote."""
-    done = subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, timeout=120, check=False)
     text = (done.stdout + done.stderr).decode(errors="replace")
     assert done.returncode == 0, f"{command}: {text[-3000:]}"
     return text
