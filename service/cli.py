@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from service.commands import bench, config, demo, doctor, jitter, key, predict, serve
+from service.commands import bench, config, demo, doctor, jitter, key, predict, serve, soak
 from service.commands.common import ConfigOption
 
 cli = typer.Typer(
@@ -33,6 +33,7 @@ cli.command()(predict.predict)
 cli.command()(demo.demo)
 cli.command()(bench.bench)
 cli.command()(jitter.jitter)
+cli.command()(soak.soak)
 cli.command()(config.config)
 cli.command()(key.key)
 cli.command()(doctor.doctor)

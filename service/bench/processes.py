@@ -30,13 +30,13 @@ _LAST_LINES = 5
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-class _Process:
+class Process:
     """A Python module in a process of its own, which ends with the `with` block, and so does all that it started."""
 
     def __init__(self, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         # a pipe would have to be read, by somebody's processor time
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             env={**os.environ, **(environment or {})},
             stdin=subprocess.PIPE,
@@ -48,7 +48,7 @@ class _Process:
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self.process.pid
 
     def __enter__(self) -> Self:
         return self
@@ -56,16 +56,16 @@ class _Process:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.stdin.close()
-        self._process.terminate()
+        self.process.stdin.close()
+        self.process.terminate()
         try:
-            self._process.wait(STOP_S)
+            self.process.wait(STOP_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.process.kill()
+            self.process.wait()
         with suppress(ProcessLookupError):  # LitServe leaves its workers behind
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.stdout.close()
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.stdout.close()
         self._log.close()
 
     def logged(self) -> list[str]:
@@ -76,9 +76,9 @@ class _Process:
     def exchange(self, question: object) -> Any:
         """One line of JSON there, one back. Raises StartupError where the process ends instead."""
         try:
-            self._process.stdin.write(json.dumps(asdict(question)) + "\n")
-            self._process.stdin.flush()
-            answer = self._process.stdout.readline()
+            self.process.stdin.write(json.dumps(asdict(question)) + "\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline()
         except BrokenPipeError:
             answer = ""
         if not answer:
@@ -89,7 +89,7 @@ class _Process:
         """The log line in JSON with this message. Raises StartupError where it does not come."""
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
-            ended = self._process.poll() is not None
+            ended = self.process.poll() is not None
             for line in self.logged():
                 if line.startswith("{") and (fields := json.loads(line)).get("message") == message:
                     return fields
@@ -99,10 +99,16 @@ class _Process:
         raise StartupError("\n".join(["the server did not start:", *self.logged()[-_LAST_LINES:]]))
 
 
-class Server(_Process):
-    """The service with the settings of this environment, on free ports."""
+class Server(Process):
+    """The service with the settings of this environment, on free ports.
 
-    def __init__(self, precision: str) -> None:
+    Args:
+        precision: of the net; None for what the settings say.
+        environment: further settings.
+    """
+
+    def __init__(self, precision: str | None, environment: Mapping[str, str] | None = None) -> None:
+        chosen = {} if precision is None else {"REPPOSE_MODELS__PRECISION": precision}
         super().__init__(
             "service",
             environment={
@@ -112,7 +118,8 @@ class Server(_Process):
                 "REPPOSE_GRPC__PORT": "0",
                 "REPPOSE_LOG__FORMAT": "json",
                 "REPPOSE_LOG__LEVEL": "info",
-                "REPPOSE_MODELS__PRECISION": precision,
+                **chosen,
+                **(environment or {}),
             },
         )
 
@@ -141,7 +148,7 @@ class Server(_Process):
         return calls, crops
 
 
-class PeerServer(_Process):
+class PeerServer(Process):
     """Another server."""
 
     def __init__(self, name: str, setting: peers.Setting) -> None:
@@ -150,7 +157,7 @@ class PeerServer(_Process):
 
     def __enter__(self) -> Self:
         deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline and self._process.poll() is None:
+        while time.monotonic() < deadline and self.process.poll() is None:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.http_port), timeout=1):
                 return self  # its workers may still load: the first row waits for an answer, see `load`
             time.sleep(0.1)
@@ -162,7 +169,7 @@ class PeerServer(_Process):
         return 0.0, 0.0
 
 
-class Loop(_Process):
+class Loop(Process):
     """The bare loop."""
 
     def __init__(self, setting: Setting) -> None:
@@ -172,7 +179,7 @@ class Loop(_Process):
         return Measured(**self.exchange(wanted))
 
 
-class Client(_Process):
+class Client(Process):
     """The load generator."""
 
     def __init__(self) -> None:
