@@ -103,10 +103,13 @@ def compare(
 @app.command()
 def synth(
     out: Annotated[Path, typer.Argument(help="Folder of the set.")] = Path("runs/synth"),
-    kind: Annotated[str, typer.Option(help="What to make: body or hand.")] = "body",
-    n: Annotated[int, typer.Option("--n", min=1, help="Pictures.")] = 1000,
+    kind: Annotated[str, typer.Option(help="What to make: body, hand, scene or video.")] = "body",
+    n: Annotated[int, typer.Option("--n", min=1, help="Pictures, or clips of video.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of everything in them.")] = 1,
-    size: Annotated[int, typer.Option(min=64, max=1024, help="Side of a picture in pixels.")] = 256,
+    size: Annotated[
+        int | None,
+        typer.Option(min=64, max=1024, help="Longer side in pixels; 256 unless the kind has another."),
+    ] = None,
     jobs: Annotated[int, typer.Option(min=0, help="Processes; 0 = one per core.")] = 0,
     poses: Annotated[
         Path | None, typer.Option(help="Library of poses to draw half of them from: .npz with `angles`.")
@@ -129,13 +132,14 @@ def synth(
     from trainer.synth.recipe import Recipe
 
     asset.prepare(say=lambda text: typer.echo(text, err=True))
-    recipe = Recipe(kind, n, seed, size, poses, backgrounds)
+    made = kinds.of(kind)
+    recipe = Recipe(kind, n, seed, size or made.size, poses, backgrounds)
     if bench:
         from trainer.synth import bench as timing
 
-        timing.show(recipe, kinds.of(kind), jobs or len(os.sched_getaffinity(0)))
+        timing.show(recipe, made, jobs or len(os.sched_getaffinity(0)))
         return
-    document = write.write(out, recipe, kinds.of(kind), jobs=jobs or len(os.sched_getaffinity(0)))
+    document = write.write(out, recipe, made, jobs=jobs or len(os.sched_getaffinity(0)))
     typer.echo(f"wrote {document}")
 
 

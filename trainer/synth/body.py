@@ -224,6 +224,13 @@ class Body:
     def model(self) -> BodyModel:
         return self.rest.model
 
+    def moved(self, by: ArrayLike) -> Body:
+        """The same body elsewhere: (3,) metres further."""
+        by = np.asarray(by, np.float64)
+        transforms = self.transforms.copy()
+        transforms[:, :, 3] += by
+        return Body(self.rest, self.vertices + by.astype(np.float32), self.heads + by, self.turns, transforms)
+
     @cached_property
     def normals(self) -> Floats:
         """(V, 3) unit normals."""

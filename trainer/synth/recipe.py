@@ -25,7 +25,7 @@ class Recipe:
     """Pictures, or clips of `video`."""
     seed: int = 1
     size: int = 256
-    """Side of a picture in pixels."""
+    """Longer side of a picture in pixels."""
     poses: Path | None = None
     """Fitted poses to draw from, as `reppose-train synth-fit` writes them."""
     backgrounds: Path | None = None

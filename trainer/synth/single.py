@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from model_zoo.geometry import Floats
 from trainer.synth import body as bodies
 from trainer.synth import dressing, garments, keypoints, looks, pose, props, sensor
-from trainer.synth.backgrounds import Backgrounds
-from trainer.synth.body import Body, BodyModel, Shape
+from trainer.synth.backgrounds import PLACES, Backgrounds
+from trainer.synth.body import Body, BodyModel, RestBody, Shape
+from trainer.synth.garments import Sheet
+from trainer.synth.pose import Pose
 from trainer.synth.recipe import Recipe
-from trainer.synth.render import Drawn, Floor, Rendered, Renderer
+from trainer.synth.render import Drawn, Floor, Layer, Lights, Material, Rendered, Renderer
 from trainer.synth.sample import Camera, Person, Sample
 from trainer.synth.stages import lap
 
@@ -22,7 +25,7 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class Figure:
-    """Somebody, before there is a picture."""
+    """Somebody in a pose, before there is a picture."""
 
     body: Body
     drawn: Drawn
@@ -30,45 +33,79 @@ class Figure:
     hanging: tuple[Drawn, ...] = ()
     """What hangs about it: a skirt, long hair."""
 
+    @property
+    def items(self) -> tuple[Drawn, ...]:
+        """All that is to be drawn, what hides the rest first."""
+        return *self.hanging, self.drawn
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Somebody dressed, in no pose yet."""
+
+    rest: RestBody
+    layers: list[Layer]
+    hanging: list[tuple[Sheet, Material]]
+    owner: int
+    """Number in the picture, from 1."""
+
+    def posed(self, taken: Pose, at: ArrayLike = (0.0, 0.0, 0.0), *, on_floor: bool = False) -> Figure:
+        """In a pose, the pelvis at (3,) metres; or above there so that its lowest point is at the height of `at`."""
+        body = self.rest.posed(taken.rotations, taken.root, at)
+        if on_floor:
+            body = body.moved([0.0, 0.0, np.asarray(at)[2] - body.vertices[:, 2].min()])
+        drawn = Drawn(dressing.surface(body.model), body.vertices, body.normals, self.layers, self.owner)
+        hanging = tuple(sheet.worn(body, material, self.owner) for sheet, material in self.hanging)
+        return Figure(body, drawn, float(np.ptp(self.rest.vertices[:, 2])), hanging)
+
 
 class Studio:
     """Makes pictures of one recipe; once per process.
+
+    Args:
+        recipe: what to make.
+        places: which made backgrounds there are, of `backgrounds.PLACES`.
 
     Raises:
         BodyMissing, RenderingUnavailable: see `body.load` and `render.Renderer`.
         DataError: the poses or backgrounds of the recipe cannot be read.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, *, places: tuple[str, ...] = tuple(PLACES)) -> None:
         self.recipe = recipe
         self.model: BodyModel = bodies.load(coarse=True)
         self.renderer = Renderer(recipe.size, recipe.size, detail=False)
-        self.backgrounds = Backgrounds(recipe.backgrounds)
+        self.backgrounds = Backgrounds(recipe.backgrounds, places)
         self.fitted = None if recipe.poses is None else pose.read_library(recipe.poses)
 
-    def figure(self, rng: Rng, owner: int, at: Floats = (0.0, 0.0, 0.0)) -> Figure:
-        """Anybody in any pose, dressed.
+    def actor(self, rng: Rng, owner: int) -> Actor:
+        """Anybody, dressed.
 
         Args:
             rng: of this person.
             owner: its number in the picture, from 1.
-            at: (3,) where the pelvis is, metres.
         """
-        shape = _shape(rng)
-        rest = self.model.rest(shape)
+        rest = self.model.rest(_shape(rng))
         lap("shape")
+        layers = looks.wardrobe(rng, female=rest.shape.gender)
+        sheets = {"skirt": garments.skirt, "long_hair": garments.long_hair}
+        hanging = [
+            (sheets[name](self.model, low), material)
+            for name, low, material in looks.hanging(rng, layers, female=rest.shape.gender)
+        ]
+        return Actor(rest, layers, hanging, owner)
+
+    def figure(
+        self, rng: Rng, owner: int, at: ArrayLike = (0.0, 0.0, 0.0), *, on_floor: bool = False
+    ) -> Figure:
+        """Anybody in any pose; see `actor` and `Actor.posed`."""
+        actor = self.actor(rng, owner)
+        lap("clothes")
         taken = pose.sample_body_pose(rng, self.fitted)
         lap("pose")
-        body = rest.posed(taken.rotations, taken.root, at)
-        layers = looks.wardrobe(rng, female=shape.gender)
-        drawn = Drawn(dressing.surface(self.model), body.vertices, body.normals, layers, owner)
-        sheets = {"skirt": garments.skirt, "long_hair": garments.long_hair}
-        hanging = tuple(
-            sheets[name](self.model, low).worn(body, material, owner)
-            for name, low, material in looks.hanging(rng, layers, female=shape.gender)
-        )
-        lap("skin and clothes")
-        return Figure(body, drawn, float(np.ptp(rest.vertices[:, 2])), hanging)
+        figure = actor.posed(taken, at, on_floor=on_floor)
+        lap("skin")
+        return figure
 
     def picture(self, rng: Rng) -> Sample:
         """One picture."""
@@ -80,18 +117,27 @@ class Studio:
         return self.taken(rng, figures, camera)
 
     def taken(self, rng: Rng, figures: Sequence[Figure], camera: Camera) -> Sample:
-        """A picture of these figures, with things about them, a background and a camera's faults."""
-        size = self.recipe.size
-        things = [thing for figure in figures for thing in _things(rng, figure, camera)]
-        lap("camera and things")
-        background, kind = self.backgrounds.draw(rng, size, size)
-        lap("background")
+        """A picture of these figures, with things about them."""
+        things = [thing for figure in figures for thing in things_about(rng, figure, camera)]
         ground = min(float(figure.body.vertices[:, 2].min()) for figure in figures)
         floor = Floor(ground, float(rng.uniform(0.2, 0.7))) if rng.random() < 0.6 else None
-        rendered = self.renderer.render(
-            [part for figure in figures for part in (*figure.hanging, figure.drawn)] + things,
-            camera, looks.lights(rng), background, floor, dressing.face(self.model),
-        )  # fmt: skip
+        lap("camera and things")
+        return self.photograph(rng, figures, things, camera, looks.lights(rng), floor)
+
+    def photograph(
+        self,
+        rng: Rng,
+        figures: Sequence[Figure],
+        things: Sequence[Drawn],
+        camera: Camera,
+        lights: Lights,
+        floor: Floor | None,
+    ) -> Sample:
+        """A picture over some background, with a camera's faults."""
+        background, kind = self.backgrounds.draw(rng, camera.height, camera.width)
+        lap("background")
+        items = [*(item for figure in figures for item in figure.items), *things]
+        rendered = self.renderer.render(items, camera, lights, background, floor, dressing.face(self.model))
         lap("drawing")
         seen_by = sensor.draw(rng)
         people = tuple(truth(figure, camera, rendered) for figure in figures)
@@ -182,7 +228,8 @@ def _camera(rng: Rng, vertices: Floats, size: int) -> Camera:
     return Camera.of_field_of_view(degrees, size, size, R=turned, t=moved)
 
 
-def _things(rng: Rng, figure: Figure, camera: Camera) -> Iterator[Drawn]:
+def things_about(rng: Rng, figure: Figure, camera: Camera) -> Iterator[Drawn]:
+    """What somebody holds, and now and then something before it."""
     body = figure.body
     for side in "LR":
         if rng.random() < 0.1:

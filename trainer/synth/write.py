@@ -54,6 +54,8 @@ class Kind:
     """A function of a module: processes call it once each."""
     chunk: int = 32
     """Indices of a part."""
+    size: int = 256
+    """Longer side of a picture in pixels, unless another is asked for."""
 
 
 def write(out: Path, recipe: Recipe, kind: Kind, *, jobs: int = 1) -> Path:
