@@ -47,6 +47,8 @@ class Source(_Section):
     """How often each person comes up in an epoch."""
     keypoints_at_least: PositiveInt = 5
     """People with fewer labelled keypoints are left out."""
+    plain: bool = False
+    """Whether people stand before plain walls, which `augmentation.backdrops` may exchange."""
     licence: str = "not stated"
     """Terms of the set, for the model card."""
 
@@ -208,7 +210,7 @@ class RunConfig(_Section):
         return self.phases[-1]
 
 
-_FURTHER = {"presence": "presence", "handedness": "handedness", "class": "classes"}
+_FURTHER = {"presence": "presence", "handedness": "handedness", "class": "classes", "depth": "depth"}
 """Terms of the further heads, and what of the net's section asks for each head."""
 
 

@@ -194,6 +194,7 @@ class Objective(nn.Module):
             "presence": self._presence,
             "handedness": self._handedness,
             "class": self._class,
+            "depth": self._depth,
         }
         for name in self.factors.keys() & terms.keys():
             parts[name] = replace(terms[name](outputs, labels), factor=self.factors[name])
@@ -383,6 +384,11 @@ class Objective(nn.Module):
         known = (labels.handedness != UNKNOWN) & (labels.presence != 0)
         weights = known.to(labels.handedness)
         return Part(multitask.presence(outputs["handedness"], labels.handedness, weights), weights.sum())
+
+    def _depth(self, outputs: Outputs, labels: Labels) -> Part:
+        weights = only(labels.weights, labels.in_space)
+        found, target = outputs["depth"][..., None], labels.depth[..., None] / labels.size[1]
+        return Part(regression.l1(found, target, weights), weights.sum())
 
     def _class(self, outputs: Outputs, labels: Labels) -> Part:
         smoothing = self.losses.class_.smoothing

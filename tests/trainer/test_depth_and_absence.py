@@ -19,8 +19,10 @@ from trainer import config as configuration
 from trainer.data import people
 from trainer.data.labels import CropLabels
 from trainer.distill.teacher import Targets
+from trainer.errors import ConfigError
 from trainer.learner import Learner
 from trainer.losses.multitask import IGNORED
+from trainer.nets import build, further
 from trainer.objective import Labels, Objective, Part
 
 CROPS, KEYPOINTS, SIDE = 3, len(BODY19), 64
@@ -142,3 +144,52 @@ def test_a_teacher_teaches_nothing_about_nobody(head: str) -> None:
 
     assert not slope(here).any()
     assert slope(replace(here, presence=torch.full((CROPS,), -1.0))).any()
+
+
+def with_depth(known: Labels, *crops: int) -> Labels:
+    """The same with a depth of every keypoint of these crops."""
+    in_space = torch.zeros(CROPS, dtype=torch.bool)
+    in_space[list(crops)] = True
+    z = torch.randn(CROPS, KEYPOINTS, generator=torch.Generator().manual_seed(3)) * 9
+    depth = torch.where(in_space[:, None], z, torch.nan)
+    return replace(known, depth=depth, in_space=in_space)
+
+
+@pytest.mark.parametrize("head", ["softmax", "dsnt", "simcc", "rle"])
+def test_a_depth_head_learns_z_from_crops_in_space_alone(head: str) -> None:
+    learnt = objective(net={"head": head, "depth": True}, losses={"depth": 2.0})
+    outputs = build.plain(learnt.config).train()(torch.randn(CROPS, 3, SIDE, SIDE))
+    assert outputs["depth"].shape == (CROPS, KEYPOINTS)
+
+    def slope(known: Labels) -> Tensor:
+        part = learnt(outputs, known, epoch=0.0)["depth"]
+        return torch.autograd.grad(2.0 * part.loss, outputs["depth"], retain_graph=True)[0]
+
+    assert not slope(labels()).any()
+    mixed = slope(with_depth(labels(), 1))
+    assert mixed[1].all()
+    assert not mixed[[0, 2]].any()
+
+
+def test_z_of_a_depth_head_is_in_crop_widths() -> None:
+    learnt = objective(net={"depth": True})
+    known = with_depth(labels(), 0, 1, 2)
+    outputs = {"heatmaps": numbers(CROPS, KEYPOINTS, SIDE // 8, SIDE // 8), "depth": known.depth / SIDE}
+    assert learnt(outputs, known, epoch=0.0)["depth"].loss == 0
+    outputs["depth"] = outputs["depth"] + 0.25
+    assert learnt(outputs, known, epoch=0.0)["depth"].loss.item() == pytest.approx(0.25)
+
+
+def test_a_depth_head_is_served_in_pixels_relative_to_the_root() -> None:
+    config = configuration.parse(
+        people_made.run_document(net=people_made.run_document()["net"] | {"depth": True}, root="left_hip")
+    )
+    z = torch.randn(CROPS, KEYPOINTS)
+    (found,) = further.served({"depth": z}, config, (SIDE, 2 * SIDE))
+    torch.testing.assert_close(found, (z - z[:, [ROOT]]) * 2 * SIDE)
+
+
+def test_z_is_said_by_one_head_only() -> None:
+    net = people_made.run_document()["net"] | {"head": "dsnt", "dimensions": 3, "depth": True}
+    with pytest.raises(ConfigError, match="says z already"):
+        configuration.parse(people_made.run_document(net=net))

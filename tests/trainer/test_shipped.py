@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from model_zoo.skeletons import BODY19, HAND21
 from tests.trainer import people_made
 from trainer import benchmark, cli, loop
 from trainer import config as configuration
@@ -20,12 +22,20 @@ from trainer.nets.repvgg import deployed
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "training.md"
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```", DOCUMENT.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-MMACS = {"body19-nano": (40, 50), "body19-small": (120, 132), "body19-base": (480, 540)}
+MMACS = {
+    "body19-nano": (40, 50),
+    "body19-small": (120, 132),
+    "body19-base": (480, 540),
+    "hand21-nano": (20, 30),
+    "hand21-small": (55, 70),
+}
 
 
 @pytest.mark.parametrize("name", configuration.shipped())
 def test_a_shipped_configuration_runs(name: str, tmp_path: Path) -> None:
-    people_made.make(tmp_path, count=4)
+    made = people_made.make(tmp_path, count=4)
+    if configuration.load(name).skeleton == "hand21":
+        _as_hands(made)
     sets = "[{annotations: people.json}]"
     overrides = [f"data.train={sets}", f"data.validate_on={sets}", "optimisation.batch=4"]
     config = configuration.load(name, [*overrides, "phases=[{epochs: 1, height: 64, width: 64}]"])
@@ -36,10 +46,22 @@ def test_a_shipped_configuration_runs(name: str, tmp_path: Path) -> None:
         assert made.read_bytes().startswith(b"\x89PNG")
 
 
+def _as_hands(made: people_made.MadeSet) -> None:
+    """As if each of them were a hand, but for the last one, who is none."""
+    made.document["categories"][0]["keypoints"] = list(HAND21.keypoints[: len(BODY19)])
+    for number, entry in enumerate(made.document["annotations"]):
+        entry |= {"presence": 1, "gesture": number, "handedness": ("left", "right")[number % 2]}
+        entry["keypoints_3d"] = [float(at) for at in range(3 * len(BODY19))]
+    nobody = made.document["annotations"][-1]
+    nobody |= {"presence": 0}
+    del nobody["gesture"], nobody["handedness"], nobody["keypoints"], nobody["keypoints_3d"]
+    made.annotations.write_text(json.dumps(made.document), "utf-8")
+
+
 @pytest.mark.parametrize("name", MMACS)
 def test_the_family_has_the_sizes_it_says(name: str) -> None:
     config = configuration.load(name)
-    found = multiply_adds(deployed(build.plain(config).eval()), (256, 192)) / 1e6
+    found = multiply_adds(deployed(build.plain(config).eval()), config.phases[-1].size) / 1e6
     low, high = MMACS[name]
     assert low < found < high
     assert f"{round(found)} MMACs" in config.description

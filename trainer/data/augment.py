@@ -21,6 +21,8 @@ from torch.nn import functional
 from model_zoo import geometry
 from model_zoo.skeletons import Skeleton
 from trainer.data.aid import Dropping
+from trainer.data.backdrop import Backdrops
+from trainer.data.blur import Blur
 from trainer.data.half_body import HalfBody
 from trainer.data.store import CropStore
 
@@ -54,6 +56,10 @@ class Augmentation(BaseModel):
     """Boxes about the upper or the lower body alone; none without it."""
     dropping: Dropping | None = None
     """Parts of the pictures are blacked out; none without it."""
+    blur: Blur | None = None
+    """Pictures out of focus; none without it."""
+    backdrops: Backdrops | None = None
+    """Other backgrounds behind people of sets that are `plain`; none without it."""
 
 
 NONE = Augmentation(flip=0, turn=0, turn_deg=0, scale=0, shift=0, gain=0, bias=0, tint=0, grey=0)

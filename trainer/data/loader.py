@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model_zoo import skeletons
 from trainer.config import RunConfig, Source
-from trainer.data import aid, augment, half_body, labels, people, store, teacher
+from trainer.data import aid, augment, backdrop, blur, half_body, labels, people, store, teacher
 from trainer.data.people import Person
 from trainer.errors import ConfigError, DataError
 
@@ -96,6 +96,7 @@ class Loader:
         self._on_device = (
             torch.from_numpy(np.array(self.store.images)).to(device) if device.type == "cuda" else None
         )
+        self._cutouts = self._cut_out(root, cache)
         self.batch = min(config.optimisation.batch, len(self._entries)) // world * world
         if not self.batch:
             raise ConfigError(
@@ -124,12 +125,42 @@ class Loader:
                 np.random.default_rng(key),
             )[mine]
             batch = self._make(chosen[mine], drawn, size)
+            batch = replace(batch, images=self._seen(batch, drawn, len(chosen), mine, key))
             if (dropping := self._config.augmentation.dropping) is not None:
                 progress = (number + step / len(self)) / self._config.epochs
                 rng = np.random.default_rng([*key, _DROPPING])
                 lost = aid.draw(dropping, len(chosen), size, progress, rng)[mine]
                 batch = replace(batch, images=aid.drop(batch.images, lost))
             yield batch
+
+    def _cut_out(self, root: Path, cache: Path) -> backdrop.Cutouts | None:
+        """What backgrounds can be exchanged of, where the configuration asks for it."""
+        how, sources = self._config.augmentation.backdrops, self._config.data.train
+        if how is None or not any(source.plain for source in sources):
+            return None
+        plain = np.repeat([source.plain for source in sources], self.counts)
+        return backdrop.Cutouts(
+            how,
+            self.store,
+            plain,
+            self._skeleton,
+            cache,
+            root=root,
+            seed=self._config.seed,
+            device=self._device,
+        )
+
+    def _seen(self, batch: Batch, drawn: augment.Draw, count: int, mine: slice, key: list[int]) -> Tensor:
+        """The crops before other backgrounds and out of focus; `count` is that of the whole batch."""
+        images, how = batch.images, self._config.augmentation
+        size = tuple(images.shape[-2:])
+        if self._cutouts is not None:
+            chosen = backdrop.choose(how.backdrops, count, size, np.random.default_rng([*key, _BACKDROPS]))
+            images = self._cutouts.put(images, batch.people, drawn.matrices, chosen[mine])
+        if how.blur is not None:
+            sigmas = blur.draw(how.blur, count, np.random.default_rng([*key, _BLUR]))
+            images = blur.apply(images, sigmas[mine])
+        return images
 
     def _boxes(self, chosen: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.float64]:
         """Where the crops of a batch are taken from, before they are varied."""
@@ -158,5 +189,5 @@ class Loader:
         )
 
 
-_HALVES, _DROPPING = 1, 2
+_HALVES, _DROPPING, _BACKDROPS, _BLUR = 1, 2, 4, 5
 """Streams of random numbers beside that of `augment`, so that one technique does not change the draws of another."""

@@ -40,6 +40,8 @@ class CropStore:
     """(N, K, 2)."""
     weights: NDArray[np.float64]
     """(N, K) how much each label counts; 0 where there is none."""
+    name: str = ""
+    """Tells the pictures from those of any other store."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -60,7 +62,8 @@ def build(people: list[Person], folder: Path) -> CropStore:
         raise DataError("there is nobody to learn from")
     side = (SIDE_PX, SIDE_PX)
     matrices = geometry.crop_affine(np.stack([person.box for person in people]), side, padding=CONTEXT)
-    path = folder / f"crops-{_fingerprint(people)}.npy"
+    name = _fingerprint(people)
+    path = folder / f"crops-{name}.npy"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")
@@ -80,6 +83,7 @@ def build(people: list[Person], folder: Path) -> CropStore:
         boxes=np.concatenate([low, high - low], axis=1),
         points=geometry.apply(matrices, np.stack([person.points for person in people])),
         weights=np.stack([person.weight for person in people]),
+        name=name,
     )
 
 

@@ -106,6 +106,8 @@ class Losses(BaseModel):
     """See `losses.bone`."""
     oks: Term | None = None
     """See `losses.oks`."""
+    depth: Term | None = None
+    """Absolute difference of z, in crop widths, of the further head `net.depth`; of crops with a depth label alone."""
     presence: Term | None = None
     """Cross-entropy of the further head `net.presence`."""
     handedness: Term | None = None

@@ -18,6 +18,7 @@ from trainer.distill.netaug import NetAug
 from trainer.distill.okdhp import BranchedNet
 from trainer.nets.heads import (
     ClassHead,
+    DepthHead,
     DSNTHead,
     Head,
     Outputs,
@@ -59,6 +60,8 @@ class HeadedNet(PoseNet):
             more["handedness"] = PresenceHead(deep, name="handedness")
         if config.classes:
             more["class"] = ClassHead(deep, len(config.classes))
+        if config.depth:
+            more["depth"] = DepthHead(deep, keypoints)
         self.more = nn.ModuleDict(more)
 
     def forward(self, x: Tensor) -> Outputs:

@@ -33,7 +33,7 @@ def outputs(config: RunConfig) -> tuple[FurtherOutput, ...]:
         found.append(ClassesOutput(name=GESTURE, of=GESTURE, labels=net.classes))
     if net.handedness:
         found.append(ClassesOutput(name=HANDEDNESS, of=HANDEDNESS, labels=HANDS, mirror=(1, 0)))
-    if net.dimensions == 3:
+    if net.dimensions == 3 or net.depth:
         found.append(DepthOutput(name=DEPTH, root=skeleton.keypoints[config.root_index]))
     return tuple(found)
 
@@ -56,7 +56,11 @@ def served(found: Outputs, config: RunConfig, size: tuple[int, int]) -> list[Ten
 
 def _answer(name: str, found: Outputs, config: RunConfig, size: tuple[int, int]) -> Tensor:
     if name == DEPTH:
-        z = answers.points(found, config.net, size)[..., 2]
+        z = (
+            precise(found["depth"]) * size[1]
+            if config.net.depth
+            else answers.points(found, config.net, size)[..., 2]
+        )
         return z - z[:, config.root_index, None]
     if name == GESTURE:
         return precise(found["class"]).softmax(-1)

@@ -5,8 +5,8 @@ returns a dict; `outputs` lists its keys. Keypoint heads give `points` where the
 takes, and `scores` (B, K) from 0 to 1. Presence and class heads give logits. Several heads on one map are a
 `MultiHead`.
 
-Heads of pooled features (regression, presence, class) see the whole crop; the others stay local and need no pooling,
-so they can sit on any stride.
+Heads of pooled features (regression, presence, class, depth) see the whole crop; the others stay local and need no
+pooling, so they can sit on any stride.
 """
 
 from __future__ import annotations
@@ -217,6 +217,25 @@ class ClassHead(Head):
     def forward(self, features: Tensor) -> Outputs:
         """One output (B, classes), logits."""
         return {self.outputs[0]: self.logits(_pooled(features))}
+
+
+class DepthHead(Head):
+    """z of every keypoint from pooled features, relative to the root keypoint; loss `losses.regression.l1`.
+
+    Args:
+        channels: C.
+        keypoints: K.
+    """
+
+    outputs = ("depth",)
+
+    def __init__(self, channels: int, keypoints: int) -> None:
+        super().__init__()
+        self.depth = _nearly_zero(nn.Linear(channels, keypoints))
+
+    def forward(self, features: Tensor) -> Outputs:
+        """`depth` (B, K), in crop widths."""
+        return {"depth": self.depth(_pooled(features))}
 
 
 class MultiHead(Head):

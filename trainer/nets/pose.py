@@ -62,6 +62,8 @@ class NetConfig(BaseModel):
     `losses.integral`."""
     split_ratio: PositiveFloat = 2.0
     """simcc: bins per pixel."""
+    depth: bool = False
+    """Whether a further head says z of every keypoint, beside any keypoint head in 2 dimensions."""
     presence: bool = False
     """Whether a further head says if somebody is there."""
     handedness: bool = False
@@ -78,6 +80,8 @@ class NetConfig(BaseModel):
     def _head_can_do_that(self) -> Self:
         if self.dimensions == 3 and self.head not in ("dsnt", "regression", "rle"):
             raise ValueError(f"dimensions: the {self.head} head has no depth; dsnt, regression and rle have")
+        if self.dimensions == 3 and self.depth:
+            raise ValueError("depth: with 3 dimensions the keypoint head says z already")
         if self.debiased is not None and (self.head != "dsnt" or self.dimensions == 3):
             raise ValueError("debiased: only the dsnt head in 2 dimensions is")
         if len(self.classes) == 1 or len(set(self.classes)) != len(self.classes):
