@@ -64,9 +64,12 @@ _PARTNER = np.array([NAMES.index({"l_": "r_", "r_": "l_"}.get(n[:2], n[:2]) + n[
 _SIGN = np.array(
     [-1.0 if n in ("spine_bend", "spine_twist", "neck_bend", "neck_twist") else 1.0 for n in NAMES]
 )
-_MIRRORED = np.array([[1.0, -1.0, -1.0], [-1.0, 1.0, 1.0], [-1.0, 1.0, 1.0]])
-_SPINE = {"spine05": 0.25, "spine04": 0.25, "spine03": 0.2, "spine02": 0.2, "spine01": 0.1}
-_NECK = {"neck01": 0.25, "neck02": 0.25, "neck03": 0.2, "head": 0.3}
+MIRRORED = np.array([[1.0, -1.0, -1.0], [-1.0, 1.0, 1.0], [-1.0, 1.0, 1.0]])
+SHARES = {
+    "spine": {"spine05": 0.25, "spine04": 0.25, "spine03": 0.2, "spine02": 0.2, "spine01": 0.1},
+    "neck": {"neck01": 0.25, "neck02": 0.25, "neck03": 0.2, "head": 0.3},
+}
+"""How much of a part's angles each of its bones takes."""
 FLIP = np.array([1.0, -1.0, -1.0])
 """Times a rotation vector: what it is in a mirror that exchanges left and right."""
 
@@ -108,7 +111,7 @@ def rotations(values: Floats) -> Floats:
     """(B, 3) float32 axis-angle of every bone, as in `Pose`, from (D,) angles; fingers straight."""
     angle = dict(zip(NAMES, np.radians(values), strict=True))
     joints = np.tile(np.eye(3), (len(BONES), 1, 1))
-    for part, shares in (("spine", _SPINE), ("neck", _NECK)):
+    for part, shares in SHARES.items():
         whole = np.array([angle[f"{part}_flex"], angle[f"{part}_bend"], angle[f"{part}_twist"]])
         for bone, share in shares.items():
             joints[INDEX[bone]] = _turn(share * whole)
@@ -120,7 +123,7 @@ def rotations(values: Floats) -> Floats:
 
 def bones_of(joints: Floats) -> Floats:
     """(B, 3) float32 axis-angle of the bones from (B, 3, 3) joints in the axes of zero."""
-    local = _A_OF_PARENT @ joints @ _A
+    local = OF_PARENT @ joints @ OF_BONE
     return Rotation.from_matrix(local).as_rotvec().astype(np.float32)
 
 
@@ -165,7 +168,7 @@ def _turn(vector: tuple[float, float, float] | Floats) -> Floats:
 
 
 def _in_mirror(matrix: Floats) -> Floats:
-    return matrix * _MIRRORED
+    return matrix * MIRRORED
 
 
 def _unit(vector: Floats) -> Floats:
@@ -224,6 +227,6 @@ def _zero() -> Floats:
     return turns
 
 
-_A = _zero()
+OF_BONE = _zero()
 _PARENT = np.maximum(PARENTS, 0)
-_A_OF_PARENT = _A[_PARENT].swapaxes(-1, -2).copy()
+OF_PARENT = OF_BONE[_PARENT].swapaxes(-1, -2).copy()

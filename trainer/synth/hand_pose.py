@@ -119,7 +119,7 @@ def arm_turns(values: Floats, side: str, *, wrist: tuple[float, float], elbow: f
     if side == "R":
         made = _MIRROR @ made @ _MIRROR
     at = np.array([INDEX[f"{bone}.{side}"] for bone in bones])
-    local = anatomy._A[anatomy._PARENT[at]].swapaxes(-1, -2) @ made @ anatomy._A[at]
+    local = anatomy.OF_BONE[anatomy._PARENT[at]].swapaxes(-1, -2) @ made @ anatomy.OF_BONE[at]
     return dict(zip(bones, local, strict=True))
 
 
@@ -155,7 +155,7 @@ def _turns(vectors: list[Any]) -> Floats:
 
 def _axes() -> tuple[Floats, Floats, Floats]:
     """Hinges of the left thumb in the axes of zero: to the front of the palm, across it, and of its own bending."""
-    hand = anatomy._A[INDEX["wrist.L"]]
+    hand = anatomy.OF_BONE[INDEX["wrist.L"]]
     thumb = hand @ (HEADS[INDEX["finger1-3.L"]] - HEADS[INDEX["finger1-1.L"]])
     hinges = (np.cross(thumb, to) for to in ((-1.0, 0, 0), (0, 1.0, 0), (-0.5, 0.85, 0)))
     front, across, bend = (h / np.linalg.norm(h) for h in hinges)

@@ -45,21 +45,27 @@ class Pose:
         )
 
 
-def read_library(path: Path) -> Floats:
-    """(N, D) fitted angles, degrees, of an `.npz` with `angles` in the order of `anatomy.NAMES`; DataError."""
+@dataclass(frozen=True)
+class Library:
+    """Poses that were fitted to people."""
+
+    angles: Floats
+    """(N, D) degrees in the order of `anatomy.NAMES`."""
+    roots: Floats
+    """(N, 3) rotation vectors of the whole body; any turn about the vertical is as good."""
+
+
+def read_library(path: Path) -> Library:
+    """The poses of an `.npz` with `angles` and `roots`, as `fit` writes them; DataError."""
     try:
         with np.load(path) as archive:
-            angles = np.asarray(archive["angles"], np.float64)
+            angles, roots = (np.asarray(archive[name], np.float64) for name in ("angles", "roots"))
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path} is no library of poses: {error}") from error
-    if (
-        angles.ndim != 2
-        or angles.shape[1] != len(anatomy.NAMES)
-        or not len(angles)
-        or not np.isfinite(angles).all()
-    ):
-        raise DataError(f"{path}: expected (N, {len(anatomy.NAMES)}) finite angles, got {angles.shape}")
-    return angles
+    for name, values, width in (("angles", angles, len(anatomy.NAMES)), ("roots", roots, 3)):
+        if values.shape != (len(angles), width) or not len(angles) or not np.isfinite(values).all():
+            raise DataError(f"{path}: expected (N, {width}) finite {name}, got {values.shape}")
+    return Library(angles, roots)
 
 
 def anatomical(angles: dict[str, float], root: Floats | None = None) -> Pose:
@@ -96,17 +102,14 @@ def global_rotation(rng: np.random.Generator, tilt: Floats = (0.0, 0.0)) -> Floa
     return (facing * lying).as_rotvec()
 
 
-def sample_body_pose(rng: np.random.Generator, library: Floats | None = None) -> Pose:
+def sample_body_pose(rng: np.random.Generator, library: Library | None = None) -> Pose:
     """Any pose of a person, without parts inside one another as far as `collide` sees.
 
     Args:
-        library: (N, D) fitted angles, degrees in the order of `anatomy.NAMES`; half of the poses then come from it.
+        library: fitted poses; half of the poses then come from it.
     """
     for _ in range(_TRIES):
-        angles, tilt = _drawn(rng, library)
-        if rng.random() < 0.5:
-            angles, tilt = anatomy.mirrored(angles), (tilt[0], -tilt[1])
-        pose = of_angles(angles, global_rotation(rng, tilt))
+        pose = draw(rng, library)
         if not collide.collides(pose.rotations):
             break
     else:
@@ -114,9 +117,23 @@ def sample_body_pose(rng: np.random.Generator, library: Floats | None = None) ->
     return with_hands(pose, hand_pose.sample_hand_angles(rng), hand_pose.sample_hand_angles(rng))
 
 
-def _drawn(rng: np.random.Generator, library: Floats | None) -> tuple[Floats, Floats]:
+def draw(rng: np.random.Generator, library: Library | None = None) -> Pose:
+    """As `sample_body_pose`, with straight fingers, and parts may lie inside one another."""
     if library is not None and rng.random() < 0.5:
-        return library[rng.integers(len(library))] + rng.normal(0, 3, len(_NOISE)), np.zeros(2)
+        row = rng.integers(len(library.angles))
+        angles, root = library.angles[row] + rng.normal(0, 3, len(_NOISE)), library.roots[row]
+        if rng.random() < 0.5:
+            angles, root = anatomy.mirrored(angles), root * anatomy.FLIP
+        facing = Rotation.from_rotvec([0, 0, rng.uniform(-np.pi, np.pi)])
+        return of_angles(angles, (facing * Rotation.from_rotvec(root)).as_rotvec())
+    angles, tilt = _drawn(rng)
+    if rng.random() < 0.5:
+        angles, tilt = anatomy.mirrored(angles), (tilt[0], -tilt[1])
+    return of_angles(angles, global_rotation(rng, tilt))
+
+
+def _drawn(rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Angles, and how the body is tilted."""
     kind = rng.choice(3, p=(0.75, 0.17, 0.08))
     if kind == 1:
         name = list(motion.CYCLES)[rng.integers(len(motion.CYCLES))]

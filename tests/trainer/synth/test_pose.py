@@ -110,9 +110,10 @@ def test_known_collisions_are_seen_and_rest_is_free():
 
 
 def test_a_library_is_used():
-    library = np.tile(anatomy.vector({"l_shoulder_abduct": 90, "r_knee": 60}), (2, 1))
+    fitted = np.tile(anatomy.vector({"l_shoulder_abduct": 90, "r_knee": 60}), (2, 1))
+    library = pose.Library(fitted, np.zeros((2, 3)))
     rng = np.random.default_rng(0)
-    near = [np.abs(pose.sample_body_pose(rng, library).angles - library[0]).max() < 15 for _ in range(40)]
+    near = [np.abs(pose.sample_body_pose(rng, library).angles - fitted[0]).max() < 15 for _ in range(40)]
     assert 3 < sum(near) < 30  # half are drawn from it, and half of those are mirrored
 
 
