@@ -17,7 +17,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 
 import cv2
@@ -90,26 +90,20 @@ class ImageLimits:
             )
 
 
+@dataclass(frozen=True, eq=False, slots=True)
 class MeteredLimits(ImageLimits):
-    """Limits of one image that somebody pays for.
+    """Limits of one image that somebody pays for."""
 
-    Args:
-        limits: as they are for everybody.
-        meter: told once how many pixels the image has, as soon as that is known; may refuse it by an error.
-    """
-
-    __slots__ = ("_meter", "_told")
-
-    def __init__(self, limits: ImageLimits, meter: Callable[[int], None]) -> None:
-        super().__init__(limits.bytes, limits.pixels, limits.side)
-        self._meter, self._told = meter, False
+    meter: Callable[[int], None]
+    """Told once how many pixels the image has, as soon as that is known; may refuse it by an error."""
+    told: list[int] = field(default_factory=list)
 
     def check_size(self, width: int, height: int) -> None:
         """As in `ImageLimits`; and raise what the meter raises."""
-        super().check_size(width, height)
-        if not self._told:  # a second look at the header, by another decoder, is free
-            self._told = True
-            self._meter(width * height)
+        ImageLimits.check_size(self, width, height)
+        if not self.told:  # a second look at the header, by another decoder, is free
+            self.told.append(width * height)
+            self.meter(width * height)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
