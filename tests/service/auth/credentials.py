@@ -94,4 +94,4 @@ class Credentials:
 
 def bearer(credential: str | None) -> dict[str, str]:
     """The header that shows a credential."""
-    return {} if credential is None else {"Authorization": f"Bearer {credential}"}
+    return {} if not credential else {"Authorization": f"Bearer {credential}"}
