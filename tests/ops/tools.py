@@ -14,11 +14,17 @@ ROOT = Path(__file__).parents[2]
 
 
 def tool(name: str, source: str) -> str:
-    """Path of a program: beside this Python, in the folders of REPPOSE_TOOLS, or in PATH."""
-    places = [str(Path(sys.executable).parent), os.environ.get("REPPOSE_TOOLS", ""), os.environ["PATH"]]
+    """Path of a program: beside this Python, where `make tools` puts it, in folders of REPPOSE_TOOLS, or in PATH."""
+    beside = Path(sys.executable).parent
+    places = [
+        str(beside),
+        str(beside.parent / "tools/bin"),
+        os.environ.get("REPPOSE_TOOLS", ""),
+        os.environ["PATH"],
+    ]
     found = shutil.which(name, path=os.pathsep.join(filter(None, places)))
     if found is None:
-        pytest.skip(f"{name} is not installed ({source}); REPPOSE_TOOLS names the folder where it is")
+        pytest.skip(f"{name} is not installed ({source}): make tools, or name its folder in REPPOSE_TOOLS")
     return found
 
 
