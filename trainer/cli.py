@@ -143,6 +143,43 @@ def synth(
     typer.echo(f"wrote {document}")
 
 
+@app.command("synth-fit")
+def synth_fit(
+    on: Annotated[
+        list[Path], typer.Option(help="COCO-keypoints JSON of a set, relative to --data; repeat for more.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Library of poses to write.")] = Path("runs/poses.npz"),
+    data: DataRoot = Path("data"),
+    seed: Annotated[int, typer.Option(min=0, help="Of the poses that a fit may start from.")] = 1,
+) -> None:
+    """Fit the body to the 2D keypoints of people: poses that people took, for `synth --poses`.
+
+    Of a set `NAME.json` the second opinions in `NAME_teacher.json` are heard where that file is there. Poses carry no
+    more than angles, but come from somebody's labels: mind the terms of the set. Needs the extra `synth`.
+
+    Example: reppose-train synth-fit runs/poses.npz --data ../data --on body/lspet_train.json --on body/lsp_train.json
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from model_zoo import skeletons
+    from trainer.config import Source
+    from trainer.data import loader
+    from trainer.synth import asset, fit
+
+    asset.prepare(say=lambda text: typer.echo(text, err=True))
+    people = []
+    for labels in on:
+        teacher = labels.with_name(f"{labels.stem}_teacher.json")
+        source = Source(annotations=str(labels), teacher=str(teacher) if (data / teacher).is_file() else None)
+        people += loader.read(source, data, skeletons.BODY19)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("fitting", total=len(people))
+        found = fit.fit(people, seed=seed, progress=lambda count: bar.advance(task, count))
+    found.save(out)
+    typer.echo(f"wrote {out}: {len(found.angles)} poses of {len(people)} people")
+
+
 @app.command()
 def ablate(
     plan: Annotated[str, typer.Argument(help="YAML plan, or the name of a shipped one: survey.")],

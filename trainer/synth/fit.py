@@ -79,7 +79,7 @@ def fit(
     Args:
         people: with keypoints of BODY19.
         seed: of the candidates.
-        progress: told how many more people are done.
+        progress: told how many more people are done, or left out.
 
     Raises:
         DataError: nobody has enough labels.
@@ -91,6 +91,7 @@ def fit(
         raise DataError(f"nobody has {LEAST_KEYPOINTS} labelled keypoints")
     moving = Kinematics(body.load(coarse=True))
     candidates = _Candidates(moving, seed)
+    progress(len(people) - len(enough))
     parts = []
     for start in range(0, len(enough), _CHUNK):
         chunk = enough[start : start + _CHUNK]
