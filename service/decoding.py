@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from model_zoo import codecs, geometry
 from model_zoo.errors import HeatmapError, UnknownDecoder
 from model_zoo.manifest import BundleManifest, Codec
+from model_zoo.scores import calibrated
 from service.types import Floats, Heatmaps
 
 MAX_NAME = 64
@@ -111,4 +112,7 @@ def read(
             raise HeatmapError(
                 f"decoder {decoder.name!r} answered numbers that are not finite, or far from any frame"
             )
-    return points, np.minimum(np.maximum(scores, 0.0), 1.0)
+    scores = np.minimum(np.maximum(scores, 0.0), 1.0)
+    if decoder.function is None:  # the graph has calibrated them
+        return points, scores
+    return points, calibrated(scores, manifest.score_calibration)

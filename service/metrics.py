@@ -13,7 +13,9 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from service.access_metrics import AccessMetrics
+from service.head_metrics import HeadMetrics
 from service.stream_metrics import StreamMetrics
+from service.types import Pose
 
 _REQUEST_SECONDS = (
     0.002,
@@ -142,6 +144,7 @@ class Metrics:
             self.reloads.labels(outcome)
         self.streams = StreamMetrics(registry)
         """Of streams and sessions."""
+        self._heads = HeadMetrics(registry)
         self.access = AccessMetrics(registry)
         """Of who was let in."""
         self.ready = Gauge("reppose_ready", "1 while the service takes requests.", registry=registry)
@@ -159,12 +162,13 @@ class Metrics:
         count.inc()
         spent.observe(seconds)
 
-    def stages(self, reference: str) -> StageMetrics:
-        """The series of one model's stages."""
+    def stages(self, reference: str, *, has_heads: bool = False) -> StageMetrics:
+        """The series of one model's stages, and of what it says beside keypoints if it does."""
         return StageMetrics(
             {stage: self._stage_seconds.labels(reference, stage) for stage in STAGES},
             self._batch_crops.labels(reference),
             {reason: self._workers_replaced.labels(reference, reason) for reason in ("stuck", "died")},
+            self._heads.of(reference).found if has_heads else None,
         )
 
     def forget_models(self) -> None:
@@ -220,7 +224,15 @@ def resident_bytes() -> int:
 class StageMetrics:
     """Where one model's time goes. May be used from many threads."""
 
-    def __init__(self, seconds: dict[str, Histogram], crops: Histogram, replaced: dict[str, Counter]) -> None:
+    def __init__(
+        self,
+        seconds: dict[str, Histogram],
+        crops: Histogram,
+        replaced: dict[str, Counter],
+        found: Callable[[Sequence[Pose]], None] | None = None,
+    ) -> None:
+        self.found = found
+        """Counts what a model said of the people of a frame; None where it says nothing but keypoints."""
         self._seconds = seconds
         self._crops = crops
         self._replaced = replaced

@@ -22,11 +22,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from service.errors import NotReady, WorkerLost
+from service.heads import Answers
 from service.logs import facts, log
 from service.types import Floats, Image
 
-Net = Callable[[Image], Floats]
-"""(N, h, w, 3) crops to an array of N answers."""
+Answer = Floats | Answers
+"""Of N crops; a slice of it is that of a part of them."""
+Net = Callable[[Image], Answer]
+"""(N, h, w, 3) crops to N answers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +37,7 @@ class _Call:
     net: Net
     crops: Image
     since_s: float
-    answer: futures.Future[tuple[Floats, int]] = field(default_factory=futures.Future)
+    answer: futures.Future[tuple[Answer, int]] = field(default_factory=futures.Future)
 
 
 class Device:
@@ -67,7 +70,7 @@ class Device:
         """Calls that wait; those that the net is at are not among them."""
         return len(self._waiting)
 
-    def call(self, net: Net, crops: Image) -> tuple[Floats, int]:
+    def call(self, net: Net, crops: Image) -> tuple[Answer, int]:
         """Call the net, maybe together with others who call the same.
 
         Args:
@@ -121,7 +124,7 @@ class Device:
 
     def _serve(self) -> None:
         while calls := self._gather():
-            answer: Floats | None = None
+            answer: Answer | None = None
             fault: BaseException | None = None
             try:
                 crops = calls[0].crops if len(calls) == 1 else np.concatenate([each.crops for each in calls])

@@ -23,13 +23,15 @@ import numpy as np
 
 from model_zoo import geometry
 from model_zoo.manifest import BundleManifest
+from model_zoo.scores import of_rules
 from model_zoo.skeletons import Skeleton
-from service import decoding, images, render
+from service import decoding, heads, images, render
 from service.decoding import Decoder
 from service.errors import InvalidBoxes, InvalidRequest, NotReady
+from service.heads import Answers
 from service.images import Decoded, ImageLimits
 from service.metrics import StageMetrics
-from service.pipeline import Device, Net
+from service.pipeline import Answer, Device, Net
 from service.registry import Registry
 from service.runner import Runner
 from service.types import (
@@ -38,6 +40,7 @@ from service.types import (
     Comparison,
     Floats,
     Frame,
+    Heads,
     Heatmaps,
     Image,
     Options,
@@ -69,6 +72,8 @@ class Job:
     render: bool
     compare: bool
     heatmaps: bool
+    min_presence: float
+    """Least probability that somebody is there."""
     since_s: float
     """When it was asked for, by `time.perf_counter`."""
 
@@ -76,8 +81,15 @@ class Job:
 class Predictor:
     """Answers frames with the models of a registry."""
 
-    def __init__(self, registry: Registry, limits: ImageLimits, max_boxes: int) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        limits: ImageLimits,
+        max_boxes: int,
+        min_presence: float = heads.MIN_PRESENCE,
+    ) -> None:
         self._registry = registry
+        self._min_presence = min_presence
         self._limits = limits
         self._max_boxes = max_boxes
 
@@ -110,7 +122,7 @@ class Predictor:
         if options.boxes is not None:
             self._check_boxes(options.boxes)
         while True:
-            job = _job(frame, options, model.manifest, since_s)
+            job = _job(frame, options, model.manifest, self._min_presence, since_s)
             if not wait_for_room:
                 return await model.batcher.submit(job, deadline_s)
             try:
@@ -172,6 +184,7 @@ class _Look:
     """Points, scores and the mean score, rounded."""
     readings: tuple[Reading, ...] = ()
     heatmaps: Heatmaps | None = None
+    heads: Heads | None = None
 
 
 class Stages:
@@ -198,6 +211,8 @@ class Stages:
         self._runner = runner
         self._manifest = runner.manifest
         self._skeleton = skeleton
+        self._further = heads.outputs(runner.manifest)
+        self._sure_score = float(of_rules(SURE_SCORE, runner.manifest.score_calibration))
         self._limits = limits
         self._batch_size = batch_size
         self._metrics = metrics
@@ -327,7 +342,7 @@ class Stages:
         for seen in group:
             if seen.source is BoxSource.IMAGE and seen.error is None:
                 (first,) = seen.looks
-                box = _box_of_the_sure(first.points, first.scores, seen.size)
+                box = _box_of_the_sure(first.points, first.scores >= self._sure_score, seen.size)
                 first.box = geometry.whole_image_box(seen.size)
                 if box is not None:
                     firsts.append(first)
@@ -363,7 +378,13 @@ class Stages:
                 seen.infer_s += times[1] - times[0]
                 seen.batch = max(seen.batch, together)
 
-    def _read(self, chunk: Sequence[_Look], answer: Floats, maps: Floats) -> None:
+    def _read(self, chunk: Sequence[_Look], answer: Answer, maps: Floats) -> None:
+        if isinstance(answer, Answers):
+            least = [look.seen.job.min_presence for look in chunk]
+            said = heads.read(self._further, answer.more, maps, least)
+            for look, each in zip(chunk, said, strict=True):
+                look.heads = each
+            answer = answer.main
         by_decoder: dict[str, list[int]] = {}
         for row, look in enumerate(chunk):
             by_decoder.setdefault(look.seen.job.decoder.name, []).append(row)
@@ -402,10 +423,13 @@ class Stages:
 
     def _prediction(self, seen: _Seen) -> Prediction:
         poses = tuple(_pose(look, seen.source) for look in seen.looks)
+        if self._metrics.found is not None:
+            self._metrics.found(poses)
         picture = None
         if seen.job.render:
             started = time.perf_counter()
-            picture = render.png(render.draw(seen.decoded.pixels, poses, self._skeleton))
+            drawn = render.draw(seen.decoded.pixels, poses, self._skeleton, self._manifest.score_calibration)
+            picture = render.png(drawn)
             self._metrics.spent("render", time.perf_counter() - started)
         return Prediction(
             model=self._manifest.name,
@@ -419,14 +443,16 @@ class Stages:
         )
 
 
-def _call_alone(ran: Callable[[int], None], net: Net, crops: Image) -> tuple[Floats, int]:
+def _call_alone(ran: Callable[[int], None], net: Net, crops: Image) -> tuple[Answer, int]:
     """The answer, and how many crops were in the call; as `pipeline.Device.call`, but here and now."""
     answer = net(crops)
     ran(len(crops))
     return answer, len(crops)
 
 
-def _job(frame: Frame, options: Options, manifest: BundleManifest, since_s: float) -> Job:
+def _job(
+    frame: Frame, options: Options, manifest: BundleManifest, min_presence: float, since_s: float
+) -> Job:
     """Raises InvalidRequest, UnknownDecoder."""
     if options.heatmaps and manifest.heatmaps is None:
         raise InvalidRequest(f"{manifest.name} has no heatmaps to give", field="heatmaps")
@@ -434,7 +460,17 @@ def _job(frame: Frame, options: Options, manifest: BundleManifest, since_s: floa
         raise InvalidRequest("a picture has no room for heatmaps; ask for one of them", field="heatmaps")
     on_heatmaps = options.compare or options.heatmaps
     decoder = decoding.pick(manifest, options.decoder, on_heatmaps=on_heatmaps)
-    return Job(frame, options.boxes, decoder, options.render, options.compare, options.heatmaps, since_s)
+    asked = heads.checked(options.min_presence)
+    return Job(
+        frame=frame,
+        boxes=options.boxes,
+        decoder=decoder,
+        render=options.render,
+        compare=options.compare,
+        heatmaps=options.heatmaps,
+        min_presence=min_presence if asked is None else asked,
+        since_s=since_s,
+    )
 
 
 def _pose(look: _Look, source: BoxSource) -> Pose:
@@ -447,6 +483,7 @@ def _pose(look: _Look, source: BoxSource) -> Pose:
         score=score,
         comparison=_comparison(look.readings) if look.readings else None,
         heatmaps=look.heatmaps,
+        heads=look.heads,
     )
 
 
@@ -475,9 +512,8 @@ def _coarsest(scale: float) -> float:
     return float(max(min(1 / scale, 2), 0.5 / scale))
 
 
-def _box_of_the_sure(points: Floats, scores: Floats, size: tuple[int, int]) -> Floats | None:
-    """A box around the joints with sure scores, grown to hold the whole person; None where they are too few."""
-    sure = scores >= SURE_SCORE
+def _box_of_the_sure(points: Floats, sure: Floats, size: tuple[int, int]) -> Floats | None:
+    """A box around the sure joints, (K,) bool, grown to hold the whole person; None where they are too few."""
     if sure.sum() < SURE_JOINTS:
         return None
     tight = geometry.box_of_points(points[sure])

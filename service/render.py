@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 import cv2
 import numpy as np
 
+from model_zoo.manifest import Calibration
+from model_zoo.scores import for_rules
 from model_zoo.skeletons import Skeleton
 from service.types import Floats, Image, Pose
 
@@ -23,15 +25,27 @@ _LEFT: Colour = (255, 140, 26)
 _RIGHT: Colour = (40, 150, 255)
 _MIDDLE: Colour = (250, 225, 70)
 _OUTLINE: Colour = (20, 20, 24)
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
 _SUBPIXEL_BITS = 4
 _FAR_PX = 1 << 20
 
 
-def draw(image: Image, poses: Iterable[Pose], skeleton: Skeleton) -> Image:
-    """A copy of an (H, W, 3) RGB image with the poses drawn on it."""
+def draw(
+    image: Image, poses: Iterable[Pose], skeleton: Skeleton, calibration: Calibration | None = None
+) -> Image:
+    """A copy of an (H, W, 3) RGB image with the poses drawn on it, and what they are of; who is absent is not.
+
+    Args:
+        image: the frame.
+        poses: found in it.
+        skeleton: theirs.
+        calibration: of their scores; None where these are as the net gives them.
+    """
     canvas = np.array(image, np.uint8, order="C")
     for pose in poses:
-        _draw_pose(canvas, pose, skeleton)
+        if pose.present:
+            _draw_pose(canvas, pose, skeleton, for_rules(pose.scores, calibration))
+            _write_classes(canvas, pose)
     return canvas
 
 
@@ -45,9 +59,9 @@ def png(image: Image) -> bytes:
     return encoded.tobytes()
 
 
-def _draw_pose(canvas: Image, pose: Pose, skeleton: Skeleton) -> None:
-    opacity = np.clip((pose.scores - FAINT_SCORE) / (SURE_SCORE - FAINT_SCORE), 0, 1)
-    opacity = np.where(pose.scores >= FAINT_SCORE, 0.3 + 0.7 * opacity, 0.0)
+def _draw_pose(canvas: Image, pose: Pose, skeleton: Skeleton, scores: Floats) -> None:
+    opacity = np.clip((scores - FAINT_SCORE) / (SURE_SCORE - FAINT_SCORE), 0, 1)
+    opacity = np.where(scores >= FAINT_SCORE, 0.3 + 0.7 * opacity, 0.0)
     thickness = _thickness(pose, canvas.shape[:2])
     colours = [_colour(name) for name in skeleton.keypoints]
     bones = sorted(skeleton.bones, key=lambda bone: min(opacity[list(bone)]))
@@ -68,6 +82,20 @@ def _draw_pose(canvas: Image, pose: Pose, skeleton: Skeleton) -> None:
             opacity[index],
             lambda patch, at, c=colour: _dot(patch, at, thickness, c),
         )
+
+
+def _write_classes(canvas: Image, pose: Pose) -> None:
+    """Put the classes above the box, or into it where there is no room."""
+    if pose.heads is None or not pose.heads.classes:
+        return
+    text = ", ".join(f"{each.label} {each.probability:.2f}" for each in pose.heads.classes)
+    scale = float(np.clip(min(canvas.shape[:2]) / 640, 0.35, 1.5))
+    (width, height), below = cv2.getTextSize(text, _FONT, scale, 1)
+    left, top = (int(min(max(number, -_FAR_PX), _FAR_PX)) for number in pose.box[:2])
+    x = min(max(left, 0), max(canvas.shape[1] - width, 0))
+    y = min(max(top - below, height), max(canvas.shape[0] - below, height))
+    for colour, thickness in ((_OUTLINE, 3), (_MIDDLE, 1)):
+        cv2.putText(canvas, text, (x, y), _FONT, scale, colour, thickness, cv2.LINE_AA)
 
 
 def _thickness(pose: Pose, size: tuple[int, int]) -> int:

@@ -17,7 +17,9 @@ from model_zoo.bundle import Bundle
 from model_zoo.errors import ManifestError
 from model_zoo.manifest import BundleManifest, Precision
 from model_zoo.outputs import Output
+from service import heads
 from service.errors import StartupError
+from service.heads import Answers
 from service.types import Floats, Image
 
 PROVIDERS = {
@@ -51,34 +53,35 @@ class Runner:
         self.provider = next(name for name, full in PROVIDERS.items() if full == session.get_providers()[0])
         """What runs the graph, by its name in PROVIDERS."""
         self._session = session
+        self._further = [each.name for each in heads.outputs(manifest)]
         self._options = ort.RunOptions()
         self._options.only_execute_path_to_fetches = True
 
-    def run(self, crops: Image) -> Floats:
+    def run(self, crops: Image) -> Floats | Answers:
         """Run the net on a batch, without the decoder that may follow it. May be called from many threads at once.
 
         Args:
             crops: (N, h, w, 3) RGB uint8 of the manifest's size.
 
         Returns:
-            (N, K, H, W) float32 heatmaps.
+            (N, K, H, W) float32 heatmaps; of a net that says more than that, `Answers` with them.
         """
         return self._fetch(self.manifest.heatmaps, crops)
 
-    def keypoints(self, crops: Image) -> Floats:
+    def keypoints(self, crops: Image) -> Floats | Answers:
         """Run the net and the graph's own decoder on a batch, as `run` does; (N, K, 3) x, y in the crop, score."""
         return self._fetch(self.manifest.keypoints_output, crops)
 
-    def _fetch(self, output: Output, crops: Image) -> Floats:
-        return self._session.run([output.name], {self.manifest.input.name: self._fed(crops)}, self._options)[
-            0
-        ]
+    def _fetch(self, output: Output, crops: Image) -> Floats | Answers:
+        fed = {self.manifest.input.name: self._fed(crops)}
+        main, *more = self._session.run([output.name, *self._further], fed, self._options)
+        return Answers(main, tuple(more)) if more else main
 
     def warm_up(self, size: int) -> None:
         """Run once with one crop and once with `size`, so that the first request finds all memory in place."""
         height, width = self.manifest.input.size
         for count in {1, size}:
-            for output in self.manifest.outputs:
+            for output in filter(None, (self.manifest.heatmaps, self.manifest.keypoints_output)):
                 self._fetch(output, np.zeros((count, height, width, 3), np.uint8))
 
     def _fed(self, crops: Image) -> np.ndarray:

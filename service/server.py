@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry
 
 from model_zoo import skeletons
 from model_zoo.bundle import Bundle
-from service import cpus, runner
+from service import cpus, heads, runner
 from service.auth.files import Files
 from service.auth.guard import Guard
 from service.auth.opening import open_guard
@@ -117,7 +117,7 @@ def build_core(settings: Settings) -> Core:
         settings.limits.image_bytes, settings.limits.image_pixels, settings.limits.image_side
     )
     registry = Registry()
-    predictor = Predictor(registry, limits, settings.limits.boxes)
+    predictor = Predictor(registry, limits, settings.limits.boxes, settings.models.min_presence)
     return Core(registry, predictor, Metrics(CollectorRegistry()), limits)
 
 
@@ -327,7 +327,7 @@ def _open_model(found: Bundle, settings: Settings, limits: ImageLimits, metrics:
     loaded.warm_up(settings.batch.size)
     load_s, grown_bytes = time.perf_counter() - began_s, resident_bytes() - held_bytes
     reference = f"{found.name}@{found.version}"
-    stage_metrics = metrics.stages(reference)
+    stage_metrics = metrics.stages(reference, has_heads=bool(heads.outputs(found.manifest)))
     device = _device(loaded, settings, reference, stage_metrics)
     stages = Stages(
         loaded,

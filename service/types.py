@@ -57,6 +57,8 @@ class Options:
     """Say what every decoder finds."""
     heatmaps: bool = False
     """Give the heatmaps as well."""
+    min_presence: float | None = None
+    """Least probability of presence, 0 to 1; None for the service's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,46 @@ class Heatmaps:
 
 
 @dataclass(frozen=True, slots=True)
+class Classified:
+    """Which of several classes somebody is of, a gesture say."""
+
+    of: str
+    """What there are classes of."""
+    labels: tuple[str, ...]
+    """Names of the C classes."""
+    probabilities: Floats
+    """(C,), rounded to 1/10000."""
+    chosen: int
+    """Index of the class that counts: the likeliest one, or in a video the one that has been for a while."""
+
+    @property
+    def label(self) -> str:
+        """Name of the class that counts."""
+        return self.labels[self.chosen]
+
+    @property
+    def probability(self) -> float:
+        """Of the class that counts."""
+        return float(self.probabilities[self.chosen])
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """What a model says of somebody beside the keypoints."""
+
+    presence: float | None
+    """Probability that anybody is there, rounded to 1/10000; None of a model that does not tell."""
+    present: bool
+    """Whether that is enough; True of a model that does not tell."""
+    least: float
+    """What is enough."""
+    classes: tuple[Classified, ...]
+    depth: Floats | None
+    """(K,) z relative to the root keypoint in pixels of the frame, larger is farther, rounded to 1/1000; None of a
+    model without depth."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pose:
     """One person."""
 
@@ -106,6 +148,13 @@ class Pose:
     """Where it was asked for."""
     heatmaps: Heatmaps | None = None
     """Where they were asked for."""
+    heads: Heads | None = None
+    """What there is beside keypoints; None of a model without any of it."""
+
+    @property
+    def present(self) -> bool:
+        """Whether somebody is there, so that keypoints mean anything."""
+        return self.heads is None or self.heads.present
 
 
 @dataclass(frozen=True, slots=True)

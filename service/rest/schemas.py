@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from base64 import b64encode
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -21,7 +22,18 @@ from service.registry import Registry
 from service.rest import examples
 from service.status import Report
 from service.streams.session import StreamPose
-from service.types import Box, BoxSource, Comparison, Heatmaps, Options, Pose, Prediction, Reading
+from service.types import (
+    Box,
+    BoxSource,
+    Classified,
+    Comparison,
+    Heads,
+    Heatmaps,
+    Options,
+    Pose,
+    Prediction,
+    Reading,
+)
 
 
 class Schema(BaseModel):
@@ -48,6 +60,9 @@ class PoseQuery(Schema):
     heatmaps: bool = False
     """`true`: every pose holds the heatmaps that it was read from. Not together with `render`, and not by a model
     without heatmaps."""
+    min_presence: float | None = Field(None, ge=0, le=1, examples=[0.5])
+    """Least probability that somebody is there, of models that tell it; below, a pose has no keypoints. The service's
+    own where it is left out; 0 takes everybody."""
 
     def options(self) -> Options:
         """As the predictor takes them. An empty string counts as left out. Raises InvalidBoxes."""
@@ -58,6 +73,7 @@ class PoseQuery(Schema):
             render=self.render,
             compare=self.compare,
             heatmaps=self.heatmaps,
+            min_presence=self.min_presence,
         )
 
 
@@ -78,7 +94,10 @@ class KeypointOut(Schema):
     y: float
     """Pixels from the centre of the topmost pixel row."""
     score: float = Field(ge=0, le=1)
-    """How sure the model is. Not a probability."""
+    """How sure the model is. Of a calibrated model, see `/v1/models`, the probability that the joint lies within 0.1 of
+    the person's size; of others, no probability."""
+    z: float | None = None
+    """Pixels behind the root joint, or before it where negative; only of models with depth."""
 
 
 class ReadingOut(Schema):
@@ -109,6 +128,26 @@ class HeatmapsOut(Schema):
     in the image: x = a column + b row + c."""
 
 
+class ClassProbabilityOut(Schema):
+    """One of several classes."""
+
+    label: str
+    probability: float = Field(ge=0, le=1)
+
+
+class ClassifiedOut(Schema):
+    """Which of several classes somebody is of."""
+
+    of: str = Field(examples=["gesture", "handedness"])
+    """What there are classes of."""
+    label: str
+    """The likeliest one; in a video, the one that has been the likeliest for a while."""
+    probability: float = Field(ge=0, le=1)
+    """Of that one."""
+    probabilities: list[ClassProbabilityOut]
+    """Of all classes, always in the same order."""
+
+
 class PoseOut(Schema):
     """One person."""
 
@@ -121,13 +160,18 @@ class PoseOut(Schema):
     that fills the image; or too few joints were sure to place a box. In the latter case scores are low, and
     there may be nobody at all."""
     score: float = Field(ge=0, le=1)
-    """Mean of the keypoints' scores."""
+    """Mean of the keypoints' scores; 0 where nobody is there."""
     keypoints: list[KeypointOut]
-    """All joints of the model's skeleton, always in the skeleton's order."""
+    """All joints of the model's skeleton, always in the skeleton's order. None at all where a model that tells of
+    presence says that nobody is there, see `min_presence`."""
     comparison: ComparisonOut | None = None
     """With `compare=true`; left out otherwise."""
     heatmaps: HeatmapsOut | None = None
     """With `heatmaps=true`; left out otherwise."""
+    presence: float | None = Field(None, ge=0, le=1)
+    """Probability that what the model looks for, a hand say, is there; only of models that tell it."""
+    classes: list[ClassifiedOut] | None = None
+    """What it is, a gesture and a left or right hand say; only of models that tell it, and of somebody who is there."""
 
 
 class PoseResponse(Schema):
@@ -146,6 +190,14 @@ class PoseResponse(Schema):
     image: ImageSize
     poses: list[PoseOut]
     """One per box, in the order sent; exactly one where no box was sent."""
+
+
+class ClassesOut(Schema):
+    """Classes that a model tells apart."""
+
+    of: str
+    """What they are of."""
+    labels: list[str]
 
 
 class ModelOut(Schema):
@@ -173,6 +225,14 @@ class ModelOut(Schema):
     """What the model computes in."""
     provider: str
     """What it runs on: `cpu`, `cuda`, `tensorrt` or `openvino`."""
+    calibrated: bool = False
+    """Whether a joint's score is a probability."""
+    presence_of: str | None = None
+    """What `presence` of a pose is about; none of a model that does not tell."""
+    classes: list[ClassesOut] = []
+    """What `classes` of a pose are."""
+    depth_root: str | None = None
+    """Joint whose `z` is 0; none of a model without depth."""
 
 
 class ModelsResponse(Schema):
@@ -256,6 +316,44 @@ def prediction_json(prediction: Prediction) -> bytes:
 
 
 def _pose(pose: Pose, names: tuple[str, ...]) -> dict[str, Any]:
+    if pose.heads is not None:
+        return _pose_with_heads(pose, pose.heads, names)
+    return _plain_pose(pose, names)
+
+
+def _pose_with_heads(pose: Pose, heads: Heads, names: tuple[str, ...]) -> dict[str, Any]:
+    if heads.present:
+        answer = _plain_pose(pose, names)
+        if heads.depth is not None:
+            for keypoint, z in zip(answer["keypoints"], heads.depth.tolist(), strict=True):
+                keypoint["z"] = z
+    else:
+        answer = {"box": pose.box, "box_source": pose.box_source.value, "score": 0.0, "keypoints": []}
+        if pose.heatmaps is not None:
+            answer["heatmaps"] = _heatmaps(pose.heatmaps)
+    return answer | heads_json(heads.presence, heads.classes if heads.present else ())
+
+
+def heads_json(presence: float | None, classes: Sequence[Classified]) -> dict[str, Any]:
+    """What is said of somebody beside keypoints; nothing stands for what is not said."""
+    said: dict[str, Any] = {} if presence is None else {"presence": presence}
+    if classes:
+        said["classes"] = [
+            {
+                "of": each.of,
+                "label": each.label,
+                "probability": each.probability,
+                "probabilities": [
+                    {"label": label, "probability": probability}
+                    for label, probability in zip(each.labels, each.probabilities.tolist(), strict=True)
+                ],
+            }
+            for each in classes
+        ]
+    return said
+
+
+def _plain_pose(pose: Pose, names: tuple[str, ...]) -> dict[str, Any]:
     answer = {
         "box": pose.box,
         "box_source": pose.box_source.value,
@@ -327,6 +425,10 @@ def models(registry: Registry) -> ModelsResponse:
                 decoder=decoding.own(each.manifest),
                 precision=each.precision,
                 provider=each.provider,
+                calibrated=each.manifest.score_calibration is not None,
+                presence_of=None if each.manifest.presence is None else each.manifest.presence.of,
+                classes=[ClassesOut(of=c.of, labels=list(c.labels)) for c in each.manifest.classes],
+                depth_root=None if each.manifest.depth is None else each.manifest.depth.root,
             )
             for each in registry
         ],

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+
+from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
 from service.errors import InvalidRequest
 from service.pb.reppose.v1 import pose_pb2 as pb
 from service.status import Report
 from service.streams.session import StreamPose
-from service.types import BoxSource, Comparison, Frame, Heatmaps, Options, Pose, Prediction, Reading
+from service.types import (
+    BoxSource,
+    Classified,
+    Comparison,
+    Frame,
+    Heads,
+    Heatmaps,
+    Options,
+    Pose,
+    Prediction,
+    Reading,
+)
 
 _BOX_SOURCE = {
     BoxSource.REQUEST: pb.BOX_SOURCE_REQUEST,
@@ -27,6 +40,7 @@ def request_from(message: pb.EstimateRequest) -> tuple[Frame, Options]:
         decoder=message.decoder or None,
         compare=message.compare,
         heatmaps=message.heatmaps,
+        min_presence=message.min_presence if message.HasField("min_presence") else None,
     )
     if not message.HasField("pixels"):
         return Frame(message.image), options
@@ -59,6 +73,40 @@ def error_to(report: Report) -> pb.Error:
 
 
 def _fill_pose(message: pb.Pose, pose: Pose, names: tuple[str, ...]) -> None:
+    if pose.heads is not None:
+        _fill_pose_with_heads(message, pose, pose.heads, names)
+    else:
+        _fill_plain_pose(message, pose, names)
+
+
+def _fill_pose_with_heads(message: pb.Pose, pose: Pose, heads: Heads, names: tuple[str, ...]) -> None:
+    if heads.present:
+        _fill_plain_pose(message, pose, names)
+        if heads.depth is not None:
+            for keypoint, z in zip(message.keypoints, heads.depth.tolist(), strict=True):
+                keypoint.z = z
+        fill_classes(message.classes, heads.classes)
+    else:
+        box = message.box
+        box.x, box.y, box.width, box.height = pose.box
+        message.box_source = _BOX_SOURCE[pose.box_source]
+        if pose.heatmaps is not None:
+            message.heatmaps.CopyFrom(_heatmaps(pose.heatmaps))
+    if heads.presence is not None:
+        message.presence = heads.presence
+
+
+def fill_classes(
+    messages: RepeatedCompositeFieldContainer[pb.Classified], classes: Sequence[Classified]
+) -> None:
+    """Say which classes somebody is of."""
+    for each in classes:
+        message = messages.add(of=each.of, label=each.label, probability=each.probability)
+        for label, probability in zip(each.labels, each.probabilities.tolist(), strict=True):
+            message.probabilities.add(label=label, probability=probability)
+
+
+def _fill_plain_pose(message: pb.Pose, pose: Pose, names: tuple[str, ...]) -> None:
     message.CopyFrom(_unplaced(names))
     box = message.box
     box.x, box.y, box.width, box.height = pose.box

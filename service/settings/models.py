@@ -21,6 +21,9 @@ class ModelSettings(Group):
     """Model of a request that names none: `name` for its latest version, or `name@version`."""
     precision: Literal["auto", "fp32", "int8"] = "auto"
     """What the models compute in; auto takes 8 bits where a bundle has such a graph."""
+    min_presence: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Least probability that somebody is there, of models that tell it; below, there are no keypoints. A request may
+    name another one."""
     provider: Literal["auto", "cpu", "cuda", "tensorrt", "openvino"] = "cpu"
     """What runs the models; one that is not there ends the start, only auto goes from cuda to cpu by itself."""
 

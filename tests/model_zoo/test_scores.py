@@ -30,16 +30,26 @@ def test_a_map_keeps_the_order_and_stays_a_probability(by, some):
 
 
 @given(by=maps, some=arrays(np.float64, 5, elements=st.floats(0.001, 0.999)))
-def test_the_inverse_leads_back_where_rounding_left_something(by, some):
-    there = scores.calibrated(some, by)
-    kept = (there > 1e-4) & (there < 1 - 1e-4)
-    np.testing.assert_allclose(scores.raw(there, by)[kept], some[kept], atol=1e-6)
+def test_probabilities_go_to_the_scale_of_the_rules_and_back(by, some):
+    there = scores.for_rules(some, by)
+    assert (np.diff(there[np.argsort(some, kind="stable")]) >= 0).all()
+    np.testing.assert_allclose(scores.of_rules(there, by), some, atol=1e-6)
+
+
+def test_a_sure_joint_is_right_about_every_second_time():
+    """As measured for the model that the rules were made for, see `model_zoo.scores`."""
+    by = Calibration(
+        of="scores", scale=9.0, shift=1.0, event="it is right", data="val", count=9, bins=15, error_before=0, error=0,
+        command="none",
+    )  # fmt: skip
+    assert scores.of_rules(0.3, by) == pytest.approx(0.525, abs=0.002)  # whatever the model's own map
 
 
 def test_without_a_map_nothing_changes():
     some = np.array([0.0, 0.3, 1.0, 1.2], np.float32)
     assert scores.calibrated(some, None) is some
-    assert scores.raw(some, None) is some
+    assert scores.for_rules(some, None) is some
+    assert scores.of_rules(some, None) is some
 
 
 @pytest.mark.parametrize("x", [-1e4, -40.0, 0.0, 40.0, 1e4])

@@ -41,7 +41,7 @@ DROP_REASON_OVERLOADED: DropReason
 DROP_REASON_DRAINING: DropReason
 
 class EstimateRequest(_message.Message):
-    __slots__ = ("image", "boxes", "model", "decoder", "compare", "pixels", "heatmaps")
+    __slots__ = ("image", "boxes", "model", "decoder", "compare", "pixels", "heatmaps", "min_presence")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     BOXES_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +49,7 @@ class EstimateRequest(_message.Message):
     COMPARE_FIELD_NUMBER: _ClassVar[int]
     PIXELS_FIELD_NUMBER: _ClassVar[int]
     HEATMAPS_FIELD_NUMBER: _ClassVar[int]
+    MIN_PRESENCE_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     boxes: _containers.RepeatedCompositeFieldContainer[Box]
     model: str
@@ -56,7 +57,8 @@ class EstimateRequest(_message.Message):
     compare: bool
     pixels: Pixels
     heatmaps: bool
-    def __init__(self, image: _Optional[bytes] = ..., boxes: _Optional[_Iterable[_Union[Box, _Mapping]]] = ..., model: _Optional[str] = ..., decoder: _Optional[str] = ..., compare: _Optional[bool] = ..., pixels: _Optional[_Union[Pixels, _Mapping]] = ..., heatmaps: _Optional[bool] = ...) -> None: ...
+    min_presence: float
+    def __init__(self, image: _Optional[bytes] = ..., boxes: _Optional[_Iterable[_Union[Box, _Mapping]]] = ..., model: _Optional[str] = ..., decoder: _Optional[str] = ..., compare: _Optional[bool] = ..., pixels: _Optional[_Union[Pixels, _Mapping]] = ..., heatmaps: _Optional[bool] = ..., min_presence: _Optional[float] = ...) -> None: ...
 
 class Pixels(_message.Message):
     __slots__ = ("rgb", "width", "height")
@@ -103,20 +105,44 @@ class ImageSize(_message.Message):
     def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ...) -> None: ...
 
 class Pose(_message.Message):
-    __slots__ = ("box", "box_source", "score", "keypoints", "comparison", "heatmaps")
+    __slots__ = ("box", "box_source", "score", "keypoints", "comparison", "heatmaps", "presence", "classes")
     BOX_FIELD_NUMBER: _ClassVar[int]
     BOX_SOURCE_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     KEYPOINTS_FIELD_NUMBER: _ClassVar[int]
     COMPARISON_FIELD_NUMBER: _ClassVar[int]
     HEATMAPS_FIELD_NUMBER: _ClassVar[int]
+    PRESENCE_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
     box: Box
     box_source: BoxSource
     score: float
     keypoints: _containers.RepeatedCompositeFieldContainer[Keypoint]
     comparison: Comparison
     heatmaps: Heatmaps
-    def __init__(self, box: _Optional[_Union[Box, _Mapping]] = ..., box_source: _Optional[_Union[BoxSource, str]] = ..., score: _Optional[float] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ..., comparison: _Optional[_Union[Comparison, _Mapping]] = ..., heatmaps: _Optional[_Union[Heatmaps, _Mapping]] = ...) -> None: ...
+    presence: float
+    classes: _containers.RepeatedCompositeFieldContainer[Classified]
+    def __init__(self, box: _Optional[_Union[Box, _Mapping]] = ..., box_source: _Optional[_Union[BoxSource, str]] = ..., score: _Optional[float] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ..., comparison: _Optional[_Union[Comparison, _Mapping]] = ..., heatmaps: _Optional[_Union[Heatmaps, _Mapping]] = ..., presence: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[Classified, _Mapping]]] = ...) -> None: ...
+
+class Classified(_message.Message):
+    __slots__ = ("of", "label", "probability", "probabilities")
+    OF_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    of: str
+    label: str
+    probability: float
+    probabilities: _containers.RepeatedCompositeFieldContainer[ClassProbability]
+    def __init__(self, of: _Optional[str] = ..., label: _Optional[str] = ..., probability: _Optional[float] = ..., probabilities: _Optional[_Iterable[_Union[ClassProbability, _Mapping]]] = ...) -> None: ...
+
+class ClassProbability(_message.Message):
+    __slots__ = ("label", "probability")
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    probability: float
+    def __init__(self, label: _Optional[str] = ..., probability: _Optional[float] = ...) -> None: ...
 
 class Heatmaps(_message.Message):
     __slots__ = ("keypoints", "rows", "columns", "data", "to_image")
@@ -149,16 +175,18 @@ class Reading(_message.Message):
     def __init__(self, decoder: _Optional[str] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ...) -> None: ...
 
 class Keypoint(_message.Message):
-    __slots__ = ("name", "x", "y", "score")
+    __slots__ = ("name", "x", "y", "score", "z")
     NAME_FIELD_NUMBER: _ClassVar[int]
     X_FIELD_NUMBER: _ClassVar[int]
     Y_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
+    Z_FIELD_NUMBER: _ClassVar[int]
     name: str
     x: float
     y: float
     score: float
-    def __init__(self, name: _Optional[str] = ..., x: _Optional[float] = ..., y: _Optional[float] = ..., score: _Optional[float] = ...) -> None: ...
+    z: float
+    def __init__(self, name: _Optional[str] = ..., x: _Optional[float] = ..., y: _Optional[float] = ..., score: _Optional[float] = ..., z: _Optional[float] = ...) -> None: ...
 
 class EstimateStreamRequest(_message.Message):
     __slots__ = ("sequence", "frame", "config", "timestamp_s", "want_token")
@@ -266,18 +294,22 @@ class TrackedResponse(_message.Message):
     def __init__(self, raw: _Optional[_Union[EstimateResponse, _Mapping]] = ..., tracks: _Optional[_Iterable[_Union[Track, _Mapping]]] = ..., timing: _Optional[_Union[FrameTiming, _Mapping]] = ..., resume_token: _Optional[str] = ...) -> None: ...
 
 class Track(_message.Message):
-    __slots__ = ("id", "keypoints", "lag_ms", "lag_frames", "reset")
+    __slots__ = ("id", "keypoints", "lag_ms", "lag_frames", "reset", "presence", "classes")
     ID_FIELD_NUMBER: _ClassVar[int]
     KEYPOINTS_FIELD_NUMBER: _ClassVar[int]
     LAG_MS_FIELD_NUMBER: _ClassVar[int]
     LAG_FRAMES_FIELD_NUMBER: _ClassVar[int]
     RESET_FIELD_NUMBER: _ClassVar[int]
+    PRESENCE_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
     id: int
     keypoints: _containers.RepeatedCompositeFieldContainer[Keypoint]
     lag_ms: float
     lag_frames: float
     reset: str
-    def __init__(self, id: _Optional[int] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ..., lag_ms: _Optional[float] = ..., lag_frames: _Optional[float] = ..., reset: _Optional[str] = ...) -> None: ...
+    presence: float
+    classes: _containers.RepeatedCompositeFieldContainer[Classified]
+    def __init__(self, id: _Optional[int] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ..., lag_ms: _Optional[float] = ..., lag_frames: _Optional[float] = ..., reset: _Optional[str] = ..., presence: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[Classified, _Mapping]]] = ...) -> None: ...
 
 class FrameTiming(_message.Message):
     __slots__ = ("queue_ms", "decode_ms", "infer_ms", "age_ms")
