@@ -10,7 +10,7 @@ World: the camera is at the origin and looks along y, z is up.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ THICKNESS_M = {
 }  # fmt: skip
 """Most that a seen surface lies before a keypoint of a hand with a palm of 0.1 m."""
 MOST_COVERED = 0.5
-"""Share of a hand's keypoints that other things may cover: of what nobody can see nothing is learnt."""
+"""Share of a labelled hand's keypoints that may be outside, or behind its arm or anything else."""
 WITHOUT = 0.2
 """Share of the pictures that show no hand."""
 _PALM_M = 0.1
@@ -73,7 +73,15 @@ class Studio:
         return self.without(rng) if rng.random() < WITHOUT else self.with_hand(rng)
 
     def with_hand(self, rng: Rng) -> Sample:
-        """A hand, and what is about it."""
+        """A hand, and what is about it; another one where neither its arm nor anything else lets it be seen."""
+        for _ in range(_TRIES):
+            sample, rendered = self._with_any_hand(rng)
+            if self._covered(sample.people[0], rendered) <= MOST_COVERED:
+                break
+        people = [p for p in sample.people if self._covered(p, rendered) <= MOST_COVERED]
+        return replace(sample, people=tuple(people or sample.people[:1]))
+
+    def _with_any_hand(self, rng: Rng) -> tuple[Sample, Rendered]:
         gesture = int(rng.integers(10)) if rng.random() < 0.6 else None
         side, shape, skin = _side(rng), _shape(rng), hand_looks.skin(rng)
         at = np.array([0.0, np.exp(rng.uniform(np.log(0.3), np.log(1.6))), 0.0])
@@ -91,10 +99,7 @@ class Studio:
             things.append(hand_others.before(rng, hand))
         if rng.random() < 0.25:
             things.append(self.others.behind(rng, float(at[1])))
-        sample, rendered = self._taken(rng, shown, things, camera)
-        if things and _covered(sample.people[0], rendered) > MOST_COVERED:
-            sample, _ = self._taken(rng, shown, [], camera)
-        return sample
+        return self._taken(rng, shown, things, camera)
 
     def without(self, rng: Rng) -> Sample:
         """No hand; those of the people in it are not in the picture."""
@@ -131,6 +136,14 @@ class Studio:
         return Shown(
             hand, Drawn(hand_looks.surface(hand.side), hand.vertices, hand.normals, worn, owner), gesture
         )
+
+    def _covered(self, person: Person, rendered: Rendered) -> float:
+        """Share of the keypoints that are outside, or where something else is seen than the hand, its own arm say."""
+        height, width = rendered.owner.shape
+        column, row = person.keypoints[:, :2].round().astype(int).clip(0, (width - 1, height - 1)).T
+        arm = [i for i, name in enumerate(self.models["L"].bone_names) if name.endswith(("arm01", "arm02"))]
+        other = (rendered.owner[row, column] != person.person_id) | np.isin(rendered.part[row, column], arm)
+        return float(np.mean(other | (person.keypoints[:, 2] == OUTSIDE)))
 
     def _handless(self, rng: Rng, how: str, camera: Camera) -> list[Drawn]:
         if how == "things":
@@ -177,14 +190,6 @@ def truth(shown: Shown, camera: Camera, rendered: Rendered) -> Person:
         person_id=owner,
         labels=labels,
     )
-
-
-def _covered(person: Person, rendered: Rendered) -> float:
-    """Share of the keypoints in the picture where something else than the hand is seen."""
-    there = person.keypoints[person.keypoints[:, 2] != OUTSIDE, :2].round().astype(int)
-    height, width = rendered.owner.shape
-    column, row = there.clip(0, (width - 1, height - 1)).T
-    return float(np.mean(rendered.owner[row, column] != person.person_id)) if len(there) else 0.0
 
 
 def visibility(hand: Hand, camera: Camera, rendered: Rendered, owner: int) -> Floats:

@@ -11,11 +11,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from model_zoo.skeletons import HAND21
 from trainer.data import people
-from trainer.synth import body as bodies
 from trainer.synth import asset, hand, hand_digits, hand_looks, hand_pose, kinds, props, write
+from trainer.synth import body as bodies
 from trainer.synth.body import Shape
 from trainer.synth.hand_body import Hand, Side
 from trainer.synth.recipe import Recipe
@@ -213,11 +214,28 @@ def test_pictures_are_true_to_their_labels(studio: hand.Studio) -> None:
             assert person.labels["handedness"] in ("left", "right")
             known += "gesture" in person.labels
             assert person.labels.get("gesture", 0) in range(10)
-        first = sample.people[0]
-        if first.labels["presence"]:
-            assert (first.keypoints[:, 2] > 0).sum() >= 8
-            assert first.mask.any()
+            assert person.mask.sum() > 60
+            assert (person.keypoints[:, 2] > 0).sum() > 10
     assert known >= 10
+
+
+def test_a_hand_that_its_arm_or_another_thing_hides_is_not_labelled(studio: hand.Studio) -> None:
+    made = shown(studio, "R", 5)
+    one = hand.Shown(made, drawn(made), 5)
+    for items, expected in (([drawn(made)], 0.1), ([drawn(made), ball(0.5 * made.keypoints[9], 0.1)], 1.0)):
+        rendered = render(studio, items)
+        found = studio._covered(hand.truth(one, camera(), rendered), rendered)
+        assert found == pytest.approx(expected, abs=0.1)
+    model = studio.models["R"]
+    fist = model.posed(Shape(), hand_pose.GRASPS[0])
+    upper = model.part_of_vertex <= model.bone_names.index("lowerarm01")
+    along = fist.vertices[upper].mean(axis=0) - fist.keypoints[0]
+    turn = Rotation.align_vectors([[0.0, -1.0, 0.0]], [along])[0].as_matrix()
+    for towards, low, high in ((turn, 0.6, 1.0), (np.diag([1.0, -1.0, -1.0]) @ turn, 0.0, 0.1)):
+        made = fist.turned(towards, fist.keypoints[0]).moved(np.array([0.0, 1.2, 0.0]))
+        rendered = render(studio, [drawn(made)])
+        person = hand.truth(hand.Shown(made, drawn(made), None), camera(), rendered)
+        assert low <= studio._covered(person, rendered) <= high
 
 
 def test_no_hand_is_seen_where_none_is_said_to_be(
