@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEMO_URL ?= http://127.0.0.1:$(or $(REPPOSE_HTTP__PORT),8000)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test tools guard lint proto settings requirements secrets docker docker-test clean
+.PHONY: help serve demo test tools soak guard lint proto settings requirements secrets docker docker-test clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test: $(VENV)/.installed-dev  ## Install everything and run all tests
 	$(BIN)/python -m pytest $(TESTS)
 
 tools: $(VENV)/.installed-tools  ## Install other people's programs that judge what is shipped (tests/ops)
+
+soak: $(VENV)/.installed-dev $(VENV)/.installed-tools  ## Ask everything of a service for MINUTES (10) by k6; fails on errors and leaks
+	$(BIN)/python -m tests.ops.soak --minutes $(or $(MINUTES),10)
 
 guard: $(VENV)/.installed-dev  ## Fail if an install pulled in CUDA or what drags it in
 	@if $(PIP) list --format=freeze | grep -iE '^(nvidia|triton|torchvision|torchaudio|timm)'; \
