@@ -16,7 +16,7 @@ from trainer.synth.recipe import Recipe
 from trainer.synth.write import Kind, frames, one_core_each
 
 WARM = 24
-"""Indices that a process makes before it is timed: shaders are compiled in the meantime."""
+"""Pictures that a process makes before it is timed: shaders are compiled in the meantime."""
 _PATIENCE_S = 600
 
 
@@ -71,8 +71,9 @@ def show(recipe: Recipe, kind: Kind, jobs: int) -> None:
 def _work(recipe: Recipe, kind: Kind, number: int, barrier: Any, results: Any) -> None:
     try:
         maker = kind.maker(recipe)
-        for index in range(WARM):
-            frames(recipe, kind, maker, index)
+        warm = 0
+        while warm < WARM:
+            warm += len(frames(recipe, kind, maker, recipe.n * (number + 1) + warm))
         barrier.wait(_PATIENCE_S)
         stages.begin()
         start, pictures = time.perf_counter(), 0

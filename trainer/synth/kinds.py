@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from model_zoo.skeletons import BODY19, HAND21
 from trainer.errors import ConfigError
-from trainer.synth import hand, scene, single
+from trainer.synth import hand, scene, single, video
 from trainer.synth.write import Kind
 
 KINDS = {
     "body": Kind("body", "person", BODY19.keypoints, BODY19, single.maker),
     "hand": Kind("hand", "hand", HAND21.keypoints, HAND21, hand.maker),
     "scene": Kind("scene", "person", BODY19.keypoints, BODY19, scene.maker, size=512),
+    "video": Kind("video", "person", BODY19.keypoints, BODY19, video.maker, chunk=1, size=320),
 }
 """Name to what is made."""
 

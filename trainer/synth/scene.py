@@ -31,13 +31,13 @@ _APART_M = 0.5
 _TRIES = 8
 _SHADOWS_REACH_M = 15.0
 """Beyond this one shadow map is too coarse."""
-_NO_CROWD = tuple(name for name in PLACES if name != "crowd")
+NO_CROWD = tuple(name for name in PLACES if name != "crowd")
 """The places without painted people, who have no labels."""
 
 
 def maker(recipe: Recipe) -> Callable[[int], Iterator[Sample]]:
     """Index to its picture; see `write.Maker`."""
-    studio = Studio(recipe, places=_NO_CROWD)
+    studio = Studio(recipe, places=NO_CROWD)
 
     def make(index: int) -> Iterator[Sample]:
         yield picture(studio, np.random.default_rng([recipe.seed, index]))

@@ -54,6 +54,10 @@ class Actor:
         body = self.rest.posed(taken.rotations, taken.root, at)
         if on_floor:
             body = body.moved([0.0, 0.0, np.asarray(at)[2] - body.vertices[:, 2].min()])
+        return self.wearing(body)
+
+    def wearing(self, body: Body) -> Figure:
+        """Its own body in some pose, dressed."""
         drawn = Drawn(dressing.surface(body.model), body.vertices, body.normals, self.layers, self.owner)
         hanging = tuple(sheet.worn(body, material, self.owner) for sheet, material in self.hanging)
         return Figure(body, drawn, float(np.ptp(self.rest.vertices[:, 2])), hanging)
