@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -58,6 +58,8 @@ class AsyncClient:
         targets: `host:port` of the servers; where one fails the next is asked.
         credentials: for TLS; None for none.
         metadata: goes with every call.
+        key: an API key, or a token of an identity provider; or a function that gives the present one, since tokens
+            expire. None where the service asks for none. Anybody on the way can read it unless there is TLS.
         jpeg_quality: of the arrays that are sent, 1 to 100; None sends their pixels as they are.
     """
 
@@ -66,6 +68,7 @@ class AsyncClient:
         *targets: str,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Sequence[tuple[str, str]] = (),
+        key: str | Callable[[], str] | None = None,
         jpeg_quality: int | None = 92,
     ) -> None:
         if not targets:
@@ -77,7 +80,13 @@ class AsyncClient:
             for target in targets
         ]
         self._stubs = [pose_pb2_grpc.PoseServiceStub(channel) for channel in self._channels]
-        self._metadata, self._jpeg_quality = tuple(metadata), jpeg_quality
+        self._fixed, self._key, self._jpeg_quality = tuple(metadata), key, jpeg_quality
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        if self._key is None:
+            return self._fixed
+        present = self._key() if callable(self._key) else self._key
+        return (*self._fixed, ("authorization", f"Bearer {present}"))
 
     async def estimate(
         self,
@@ -104,7 +113,7 @@ class AsyncClient:
         request.model, request.decoder = model, decoder
         for left, stub in zip(reversed(range(len(self._stubs))), self._stubs, strict=True):
             try:
-                return poses_from(await stub.Estimate(request, timeout=timeout_s, metadata=self._metadata))
+                return poses_from(await stub.Estimate(request, timeout=timeout_s, metadata=self._metadata()))
             except grpc.aio.AioRpcError as error:
                 if not left or error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise error_from(error) from error
@@ -150,11 +159,13 @@ class AsyncClient:
             max_age_ms=max_age_ms,
         )  # fmt: skip
         calls = (
-            stub.EstimateStream(metadata=self._metadata)
+            stub.EstimateStream(metadata=self._metadata())
             for stub in itertools.cycle(self._stubs)  # a generator: a call begins when it is asked for
         )
         book = Book(config, token_every)
-        return AsyncStream(calls, book, pace or Pace(), patience or Patience(), self._jpeg_quality)
+        stream = AsyncStream(calls, book, pace or Pace(), patience or Patience(), self._jpeg_quality)
+        stream.renews = callable(self._key)
+        return stream
 
     async def close(self) -> None:
         """Hang up."""
@@ -179,6 +190,8 @@ class AsyncStream:
     def __init__(self, calls, book: Book, pace: Pace, patience: Patience, jpeg_quality: int | None) -> None:
         self._calls, self._book, self.pace, self._patience = calls, book, pace, patience
         self._jpeg_quality = jpeg_quality
+        self.renews = False
+        """Whether the next connection may show another key than one that has expired."""
         self.connections = 0
         """How often the stream was opened."""
         self._room, self._work, self._answers = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -267,7 +280,8 @@ class AsyncStream:
                 if self._book.live and trouble.code == "invalid_token" and self._book.token:
                     self._book.forget_token()
                     continue
-                if trouble.status not in _ELSEWHERE:
+                renewed = self.renews and self._well and trouble.status is grpc.StatusCode.UNAUTHENTICATED
+                if trouble.status not in _ELSEWHERE and not renewed:
                     raise trouble
                 if self._finished and not self._book.pending:
                     return
@@ -353,7 +367,10 @@ class AsyncStream:
         """An answer has come."""
         if answer is not None and answer.poses is not None:
             self.pace.answered(answer.sequence, answer.waited_ms)
-        elif answer is not None and answer.dropped not in {None, "draining"}:
+        elif answer is not None and (
+            answer.dropped not in {None, "draining"}
+            or (answer.error is not None and answer.error.code == "rate_limited")
+        ):
             self.pace.dropped(answer.sequence)
         self._wake()
 

@@ -31,11 +31,19 @@ class ClientError(Exception):
         code: stable name of the error, such as `invalid_image`; `connection` where no service said anything.
         field: the field of the request that is wrong; None where there is none.
         status: the gRPC status.
+        retry_after_s: when trying again may make sense; None where the service did not say.
     """
 
-    def __init__(self, message: str, code: str, field: str | None, status: grpc.StatusCode) -> None:
+    def __init__(
+        self,
+        message: str,
+        code: str,
+        field: str | None,
+        status: grpc.StatusCode,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(message)
-        self.code, self.field, self.status = code, field, status
+        self.code, self.field, self.status, self.retry_after_s = code, field, status, retry_after_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +142,9 @@ def error_from(error: grpc.aio.AioRpcError) -> ClientError:
     """What a call ended with."""
     facts = dict(error.trailing_metadata() or ())
     code = facts.get("reppose-code", "connection")
-    return ClientError(error.details() or error.code().name, code, facts.get("reppose-field"), error.code())
+    retry_after_s = float(facts["retry-after"]) if "retry-after" in facts else None
+    told = error.details() or error.code().name
+    return ClientError(told, code, facts.get("reppose-field"), error.code(), retry_after_s)
 
 
 def _person(pose: pb.Pose, track: pb.Track | None) -> Person:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import threading
@@ -18,6 +19,9 @@ from service.client.answers import Answer, ClientError, Poses
 from service.client.blocking import Client
 from service.client.video import Sink, Source, VideoError, draw, follow
 from service.types import Image
+
+KEY = "REPPOSE_CLIENT_KEY"
+"""Environment variable that may hold a key."""
 
 cli = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -41,6 +45,10 @@ def annotate(
     server: Annotated[
         list[str] | None,
         typer.Option(help="host:port of gRPC; give several, and a stream goes on when one stops."),
+    ] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(help=f"File that holds an API key or a token, if the service asks for one; else {KEY}."),
     ] = None,
     model: Annotated[str, typer.Option(help="name or name@version; empty for the service's own.")] = "",
     decoder: Annotated[str, typer.Option(help="Empty for the model's own.")] = "",
@@ -86,7 +94,7 @@ def annotate(
                 bar.update(1)
 
             held.enter_context(_stopped_by_ctrl_c(stop))
-            client = held.enter_context(Client(*(server or ["127.0.0.1:50051"])))
+            client = held.enter_context(Client(*(server or ["127.0.0.1:50051"]), key=_key(key_file)))
             options = {"live": live, "model": model, "decoder": decoder, "smoothing": smoothing}
             stream = held.enter_context(client.stream(**options))
             began_s = time.monotonic()
@@ -99,6 +107,15 @@ def annotate(
         raise typer.Exit(1) from error
     said = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "none"
     typer.echo(f"{counts.total()} frames in {took_s:.1f} s: {said}", err=True)
+
+
+def _key(path: Path | None) -> str | None:
+    """The key in a file or in the environment; an option would show it to everybody on this machine. Raises OSError."""
+    try:
+        text = os.environ.get(KEY, "") if path is None else path.read_text("ascii")
+    except UnicodeDecodeError:
+        raise OSError(f"{path} holds no key") from None
+    return text.strip() or None
 
 
 def _facts(answer: Answer) -> dict[str, Any]:
