@@ -14,6 +14,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from service.access_metrics import AccessMetrics
 from service.head_metrics import HeadMetrics
+from service.listener_metrics import ListenerMetrics
 from service.stream_metrics import StreamMetrics
 from service.types import Pose
 
@@ -145,6 +146,8 @@ class Metrics:
         self.streams = StreamMetrics(registry)
         """Of streams and sessions."""
         self._heads = HeadMetrics(registry)
+        self.listeners = ListenerMetrics(registry)
+        """Of connections."""
         self.access = AccessMetrics(registry)
         """Of who was let in."""
         self.ready = Gauge("reppose_ready", "1 while the service takes requests.", registry=registry)

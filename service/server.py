@@ -12,16 +12,15 @@ import gc
 import os
 import secrets
 import signal
-import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
-import uvicorn
 import uvloop
 from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp
 
 from model_zoo import skeletons
 from model_zoo.bundle import Bundle
@@ -31,17 +30,17 @@ from service.auth.guard import Guard
 from service.auth.opening import open_guard
 from service.auth.rates import Limits
 from service.batcher import Batcher
-from service.errors import StartupError
 from service.health import Readiness
 from service.images import ImageLimits
+from service.listeners import HttpListener, allow_open_files, authority
 from service.logs import facts, log
 from service.metrics import Metrics, StageMetrics, resident_bytes
 from service.pipeline import Device
 from service.predictor import Predictor, Stages
 from service.registry import Registry, ServedModel
 from service.rest import admin, app, sessions, stream
-from service.rest.wire import OnePieceProtocol
-from service.rpc.server import RpcServer
+from service.rest.connections import Connections
+from service.rpc.server import RpcLimits, RpcServer
 from service.runner import Runner
 from service.settings import Settings
 from service.streams import hub
@@ -49,12 +48,10 @@ from service.streams.hub import Hub
 from service.streams.opening import open_store
 from service.streams.store import MemoryStore
 from service.streams.token import Signer
+from service.tls import Certificates, Paths
 
-_BACKLOG = 2048
 _MESSAGE_ROOM_BYTES = 512 * 1024
 """What a message over the WebSocket may hold beside an image of the largest size; resume tokens fit as well."""
-_UNREAD_MS = 30_000
-"""A peer that has not acknowledged what was sent for so long is gone, or reads nothing; its connection ends."""
 _STREAMS_SHARE = 0.75
 """Of the time to drain: streams end first, single requests are answered all the while and have the rest."""
 _PREPARERS_PER_CPU = 2
@@ -134,8 +131,9 @@ class Server:
         self._core = build_core(settings)
         self._hub = _open_hub(settings, self._core)
         self._guard, self._credentials = _open_guard(settings, self._core.metrics)
-        self._socket = _bind(settings.http.host, settings.http.port)
-        self.http_port: int = self._socket.getsockname()[1]
+        self._certificates = _open_certificates(settings, self._core.metrics)
+        self._http = HttpListener(settings.http.host, settings.http.port)
+        self.http_port: int = self._http.port
         try:
             self._rpc = RpcServer(
                 self._core.predictor,
@@ -147,27 +145,39 @@ class Server:
                 stream_frames=settings.grpc.stream_frames,
                 log_requests=settings.log.requests,
                 guard=self._guard,
+                bounds=_rpc_limits(settings),
+                credentials=self._certificates and self._certificates.grpc_credentials,
+                refused=self._core.metrics.listeners.refused,
             )
         except BaseException:
-            self._socket.close()
+            self._http.close()
             raise
         self.grpc_port: int = self._rpc.port
-        self._http = _Http(self._uvicorn_config())
-        self._http_task: asyncio.Task[None] | None = None
+        self.app = self._build_app()
         self._loading = asyncio.Lock()
 
     async def start(self) -> None:
         """Listen, load the models, say ready. Raises StartupError; call `stop` then as well."""
         self._hub.start()
         self._credentials.start()
+        if self._certificates is not None:
+            self._certificates.start()
         await self._rpc.start()
-        self._http_task = asyncio.create_task(self._http.serve(sockets=[self._socket]))
         settings = self._settings
+        self._http.start(
+            self.app,
+            _connections(settings, self._core.metrics),
+            keep_alive_s=settings.http.keep_alive_s,
+            message_bytes=self._core.limits.bytes + _MESSAGE_ROOM_BYTES,
+            ping_s=settings.http.ping_s,
+            context=self._certificates and self._certificates.context,
+        )
+        self._core.metrics.listeners.watch_connections(lambda: self._http.count)
         log.info(
             "listening",
             extra=facts(
-                http=f"http://{_authority(settings.http.host, self.http_port)}",
-                grpc=_authority(settings.grpc.host, self.grpc_port),
+                http=f"http{'s' * settings.tls.on}://{authority(settings.http.host, self.http_port)}",
+                grpc=authority(settings.grpc.host, self.grpc_port),
                 http_port=self.http_port,
                 grpc_port=self.grpc_port,
             ),
@@ -178,8 +188,11 @@ class Server:
         log.info("ready", extra=facts(models=[model.reference for model in self._core.registry]))
 
     def reread_credentials(self) -> None:
-        """Let in whom the files of credentials name now; where one is broken, those before."""
+        """Let in whom the files of credentials name now, and show the certificates that are there now; where one is
+        broken, those before."""
         self._credentials.reread()
+        if self._certificates is not None:
+            self._certificates.reread()
 
     async def reload(self) -> None:
         """Serve what is under the roots now; where that fails, raise why and go on with what is served."""
@@ -202,21 +215,15 @@ class Server:
         ends_s = time.monotonic() + drain.timeout_s
         streamed = await self._hub.drain(_STREAMS_SHARE * drain.timeout_s)
         left_s = ends_s - time.monotonic()
-        self._http.config.timeout_graceful_shutdown = left_s
-        self._http.should_exit = True
-        await asyncio.gather(self._rpc.stop(left_s), self._http_ended())
+        await asyncio.gather(self._rpc.stop(left_s), self._http.stop(left_s))
         async with self._loading:
             finished = await self._core.stop(max(0.0, ends_s - time.monotonic())) and streamed
         await self._hub.stop()
         await self._credentials.stop()
+        if self._certificates is not None:
+            await self._certificates.stop()
         log.info("stopped", extra=facts(finished=finished))
         return finished
-
-    async def _http_ended(self) -> None:
-        if self._http_task is None:
-            self._socket.close()
-        else:
-            await self._http_task
 
     async def _say(self, reason: str | None) -> None:
         """Tell both transports' health checks, and the metrics, in one place."""
@@ -230,35 +237,23 @@ class Server:
             return []
         return [admin.build(self._core.registry, self.reload)]
 
-    def _uvicorn_config(self) -> uvicorn.Config:
+    def _build_app(self) -> ASGIApp:
         core, settings = self._core, self._settings
-        return uvicorn.Config(
-            app.build(
-                core.predictor,
-                core.registry,
-                self._readiness,
-                core.metrics,
-                core.limits,
-                guard=self._guard,
-                docs=settings.http.docs == "on" or (settings.http.docs == "auto" and not settings.auth.on),
-                cors_origins=settings.http.cors_origins,
-                further=[
-                    *self._operators(),
-                    stream.build(self._hub, settings.streams.origins),
-                    sessions.build(self._hub, core.limits),
-                ],
-                log_requests=settings.log.requests,
-            ),
-            http=OnePieceProtocol,
-            ws="websockets-sansio",
-            ws_max_size=core.limits.bytes + _MESSAGE_ROOM_BYTES,
-            ws_per_message_deflate=False,  # images are compressed already, and bombs are none of ours
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_keep_alive=settings.http.keep_alive_s,
+        return app.build(
+            core.predictor,
+            core.registry,
+            self._readiness,
+            core.metrics,
+            core.limits,
+            guard=self._guard,
+            docs=settings.http.docs == "on" or (settings.http.docs == "auto" and not settings.auth.on),
+            cors_origins=settings.http.cors_origins,
+            further=[
+                *self._operators(),
+                stream.build(self._hub, settings.streams.origins),
+                sessions.build(self._hub, core.limits),
+            ],
+            log_requests=settings.log.requests,
         )
 
 
@@ -272,6 +267,7 @@ def run(settings: Settings) -> bool:
     Raises:
         StartupError: the service cannot start.
     """
+    allow_open_files()
     return uvloop.run(_serve(settings))
 
 
@@ -397,6 +393,44 @@ def _open_guard(settings: Settings, metrics: Metrics) -> tuple[Guard, Files]:
     )
 
 
+def _open_certificates(settings: Settings, metrics: Metrics) -> Certificates | None:
+    """What the listeners show, None where they are plain. Raises StartupError."""
+    tls = settings.tls
+    if tls.certificate is None or tls.key is None:
+        return None
+    paths = Paths(tls.certificate, tls.key, tls.client_ca, tls.client_certificates == "required")
+    opened = Certificates(paths, tls.reread_s)
+    opened.heard(metrics.listeners.watch_certificate(lambda: opened.expires_s))
+    return opened
+
+
+def _connections(settings: Settings, metrics: Metrics) -> Connections:
+    http = settings.http
+    return Connections(
+        http.connections,
+        http.header_bytes,
+        http.headers,
+        http.header_s,
+        http.body_s,
+        http.body_bytes_per_s,
+        metrics.listeners.refused,
+    )
+
+
+def _rpc_limits(settings: Settings) -> RpcLimits:
+    grpc = settings.grpc
+    return RpcLimits(
+        connections=grpc.connections,
+        calls=grpc.calls,
+        metadata_bytes=grpc.metadata_bytes,
+        handshake_s=settings.http.header_s,
+        message_s=grpc.message_s,
+        idle_s=settings.streams.idle_s,
+        ping_s=grpc.ping_s,
+        keep_alive_s=grpc.keep_alive_s,
+    )
+
+
 def _open_hub(settings: Settings, core: Core) -> Hub:
     """What holds the streams. Raises StartupError."""
     streams, sessions = settings.streams, settings.sessions
@@ -446,37 +480,3 @@ def _processors(workers: int, pin: str) -> Sequence[int]:
         log.warning("more workers than processors: not pinned", extra=facts(workers=workers, cpus=len(mine)))
         return ()
     return mine[:workers]
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """A bound TCP socket. Raises StartupError."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, protocol)
-        try:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MS)
-            bound.bind(address)
-            bound.listen(_BACKLOG)
-            bound.setblocking(False)
-        except BaseException:
-            bound.close()
-            raise
-        return bound
-    except OSError as error:
-        raise StartupError(
-            f"cannot listen for HTTP on {host}:{port}: {error.strerror}; "
-            "REPPOSE_HTTP__PORT names another port (0 for any free one)"
-        ) from error
-
-
-def _authority(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-class _Http(uvicorn.Server):
-    """Uvicorn without its signal handlers: `_serve` has the process's only ones."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield

@@ -20,6 +20,7 @@ from service.pb.reppose.v1 import pose_pb2_grpc
 from service.predictor import Predictor
 from service.rpc import access, convert, metadata, stream
 from service.rpc.metadata import REQUEST_ID, SERVER_TIMING
+from service.rpc.patience import late
 from service.streams.hub import Hub
 
 STOPPING = "the service is stopping"
@@ -35,6 +36,8 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         metrics: counts frames.
         stream_frames: most unanswered frames of one stream.
         log_requests: write a line for every request and every stream.
+        message_s: how long the first message of a stream may take.
+        idle_s: how long each further one may, of a stream without a config.
     """
 
     def __init__(
@@ -45,7 +48,10 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         *,
         stream_frames: int,
         log_requests: bool = True,
+        message_s: float = 30.0,
+        idle_s: float = 60.0,
     ) -> None:
+        self._message_s, self._idle_s = message_s, idle_s
         self._predictor, self._hub = predictor, hub
         self._metrics = metrics
         self._stream_frames = stream_frames
@@ -96,7 +102,7 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         """Many images, one answer each, in order; the frames of one video after a config, see `stream.serve`."""
         request_id = metadata.begin(context)
         with self._call(), ExitStack() as held:
-            first = await self._first(request_iterator, context)
+            first = await self._first(request_iterator, context, request_id)
             config = first.config if first is not None and first.WhichOneof("message") == "config" else None
             try:
                 visit = held.enter_context(
@@ -113,13 +119,19 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
                     yield answer
 
     async def _first(
-        self, requests: AsyncIterator[pb.EstimateStreamRequest], context: grpc.aio.ServicerContext
+        self,
+        requests: AsyncIterator[pb.EstimateStreamRequest],
+        context: grpc.aio.ServicerContext,
+        request_id: str,
     ) -> pb.EstimateStreamRequest | None:
         """The first message of a stream, which says what it is; None of one that is empty."""
         reader = asyncio.ensure_future(anext(requests, None))
         self._readers.add(reader)
         try:
-            await asyncio.wait((reader,))
+            await asyncio.wait((reader,), timeout=self._message_s)
+            if not reader.done():
+                self._metrics.listeners.refused("message_time")
+                await metadata.abort(context, metadata.report(late("first", self._message_s)), request_id)
             if reader.cancelled():
                 await context.abort(grpc.StatusCode.UNAVAILABLE, STOPPING)
             return reader.result()
@@ -148,7 +160,7 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         async def read() -> None:
             try:
                 await places.acquire()
-                async for message in requests:
+                async for message in _awake(requests, self._idle_s):
                     if message.WhichOneof("message") == "config":
                         raise InvalidRequest("a config is the first message of its stream", "config")
                     await visit.turn()
@@ -224,6 +236,21 @@ async def _all(
         yield first
         async for message in rest:
             yield message
+
+
+async def _awake(
+    requests: AsyncIterator[pb.EstimateStreamRequest], idle_s: float
+) -> AsyncIterator[pb.EstimateStreamRequest]:
+    """The messages, as long as each comes in time. Raises DeadlineExceeded."""
+    while True:
+        try:
+            async with asyncio.timeout(idle_s):
+                message = await anext(requests, None)
+        except TimeoutError:
+            raise late("next", idle_s) from None
+        if message is None:
+            return
+        yield message
 
 
 def _deadline(context: grpc.aio.ServicerContext) -> float:

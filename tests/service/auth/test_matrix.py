@@ -84,7 +84,7 @@ def ways(tiny_bundle_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Wa
                 )
             )
         await server.start()
-        layers = list(unwrapped(server._http.config.app))
+        layers = list(unwrapped(server.app))
         await server.stop()
         http = {(name, *found) for each in layers for name, found in BARE[type(each).__name__].items()}
         websocket = set()
