@@ -15,7 +15,7 @@ from model_zoo import bundle
 from model_zoo.bundle import Bundle
 from model_zoo.errors import ModelZooError
 from service import cpus, runner
-from service.doctor import machine
+from service.doctor import access, machine
 from service.doctor.findings import Finding
 from service.errors import ServiceError
 from service.settings import Effective, Settings
@@ -23,7 +23,7 @@ from service.settings import Effective, Settings
 Check = Callable[[Effective], Iterator[Finding]]
 
 _SPARE_FILES = 256
-"""Files and sockets beside those of streams: requests, models, libraries."""
+"""Files beside connections: models, libraries, listeners."""
 _BYTES_PER_PIXEL = 3
 
 
@@ -190,13 +190,14 @@ def limits(effective: Effective) -> Iterator[Finding]:
         f"{given.limits.image_side} along a side, {given.limits.boxes} boxes; queue {given.batch.queue}, "
         f"{given.streams.count} streams",
     )
-    needed, have = given.streams.count + _SPARE_FILES, machine.open_files()
+    connections = given.http.connections + given.grpc.connections
+    needed, have = connections + _SPARE_FILES, machine.open_files()
     if have < needed:
         yield Finding(
             "limits",
             "warning",
-            f"{have} open files for {given.streams.count} streams and {_SPARE_FILES} beside",
-            f"raise the limit of open files (ulimit -n, LimitNOFILE) to {needed}, or lower REPPOSE_STREAMS__COUNT",
+            f"{have} open files for {connections} connections and {_SPARE_FILES} beside",
+            f"raise the limit (ulimit -Hn, LimitNOFILE) to {needed}, or lower `connections` of http and grpc",
         )
 
 
@@ -295,4 +296,16 @@ def _size(count: float) -> str:
     return f"{count / 1024**power:.3g} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
 
 
-CHECKS: tuple[Check, ...] = (settings, versions, models, threads, memory, limits, ports, files, store)
+CHECKS: tuple[Check, ...] = (
+    settings,
+    versions,
+    models,
+    threads,
+    memory,
+    limits,
+    ports,
+    files,
+    store,
+    access.credentials,
+    access.certificates,
+)

@@ -43,8 +43,8 @@ def memory_limit(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) -
 
 
 def open_files() -> int:
-    """How many files and sockets this process may have open at once."""
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    """How many files and sockets the service may have open at once: it raises its own limit as far as it may."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
 def machine_cpus() -> int:

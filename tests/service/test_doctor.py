@@ -9,9 +9,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner, Result
 
 from service.cli import cli
@@ -153,7 +157,7 @@ def test_a_store_that_answers(good: dict[str, str], tmp_path: Path) -> None:
     [
         ({"REPPOSE_BATCH__WORKERS": "999"}, "threads", "999 workers"),
         ({"REPPOSE_LIMITS__IMAGE_PIXELS": str(10**13)}, "memory", "TiB"),
-        ({"REPPOSE_STREAMS__COUNT": str(10**9)}, "limits", "open files"),
+        ({"REPPOSE_HTTP__CONNECTIONS": str(10**12)}, "limits", "open files"),
         ({"REPPOSE_STREAMS__SAVE_S": "50"}, "settings", "every 50 s"),
     ],
 )
@@ -161,6 +165,63 @@ def test_what_would_do_badly(
     environment: dict[str, str], check: str, words: str, good: dict[str, str]
 ) -> None:
     assert words in findings({**good, **environment}, "warning")[check]
+
+
+def certificate(folder: Path, name: str, starts: timedelta, lasts: timedelta) -> dict[str, str]:
+    """Settings of a certificate of its own."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    begins = datetime.now(UTC) + starts
+    whose = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    made = (
+        x509.CertificateBuilder(
+            whose, whose, key.public_key(), x509.random_serial_number(), begins, begins + lasts
+        )
+        .sign(key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+    )
+    held = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / f"{name}.pem").write_bytes(made)
+    (folder / f"{name}.key").write_bytes(held)
+    return {
+        "REPPOSE_TLS__CERTIFICATE": str(folder / f"{name}.pem"),
+        "REPPOSE_TLS__KEY": str(folder / f"{name}.key"),
+    }
+
+
+DAY = timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("starts", "lasts", "verdict", "words"),
+    [
+        (-DAY, 31 * DAY + timedelta(hours=1), "ok", "is good for 30.0 days"),
+        (-DAY, 4 * DAY + timedelta(hours=1), "warning", "expires in 3.0 days"),
+        (-3 * DAY, 2 * DAY, "failed", "expired on"),
+    ],
+)
+def test_when_certificates_expire(
+    starts: timedelta, lasts: timedelta, verdict: str, words: str, good: dict[str, str], tmp_path: Path
+) -> None:
+    environment = certificate(tmp_path, "service", starts, lasts)
+    assert words in findings({**good, **environment}, verdict)["certificate"]
+    other = certificate(tmp_path, "other", starts, lasts)
+    environment["REPPOSE_TLS__KEY"] = other["REPPOSE_TLS__KEY"]
+    assert "no certificate and its key" in findings({**good, **environment}, "failed")["certificate"]
+
+
+def test_files_of_keys(good: dict[str, str], tmp_path: Path) -> None:
+    keys = tmp_path / "keys.toml"
+    keys.write_text("")
+    environment = {**good, "REPPOSE_AUTH__KEY_FILE": str(keys)}
+    assert findings(environment, "warning")["credentials"] == f"keys in {keys}: 0"
+    made = CliRunner().invoke(cli, ["key", "somebody", "--role", "predict", "--file", str(keys)])
+    assert made.exit_code == 0, made.output
+    assert findings(environment, "ok")["credentials"] == f"keys in {keys}: 1"
+    assert made.stdout.strip() not in ran(environment).output
+    keys.write_text(keys.read_text() * 2)
+    assert "two keys have the id" in findings(environment, "failed")["credentials"]
 
 
 def test_a_check_that_breaks_hides_no_other(monkeypatch: pytest.MonkeyPatch, good: dict[str, str]) -> None:
