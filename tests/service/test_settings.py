@@ -192,7 +192,12 @@ def test_variables_of_others_are_left_alone() -> None:
         "REPPOSE_REDIS_PORT": "tcp://10.0.0.2:6379",
         "REPPOSE_REDIS_SERVICE_HOST": "10.0.0.2",
     }
-    assert read({**of_kubernetes, "REPPOSE_CONFIG": "x", "REPPOSE_CACHE": "/tmp"}).settings == Settings()
+    assert (
+        read(
+            {**of_kubernetes, "REPPOSE_CONFIG": "x", "REPPOSE_CACHE": "/tmp", "REPPOSE_CLIENT_KEY": "rp_"}
+        ).settings
+        == Settings()
+    )
 
 
 @pytest.mark.parametrize("each", [*groups()], ids=lambda each: each[0])
