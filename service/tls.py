@@ -220,7 +220,11 @@ def _no_password() -> str:
 
 
 def _reason(error: Exception) -> str:
-    return (getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)).lower()
+    return (
+        (getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error))
+        .lower()
+        .replace("_", " ")
+    )
 
 
 def _date(seconds: float) -> str:

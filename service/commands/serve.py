@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -50,6 +51,8 @@ def serve(
     ] = None,
     config: ConfigOption = None,
 ) -> None:
+    # gRPC looks when it is imported. Left alone, it writes to stderr, past the log, about every stranger who knocks.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from service import server
 
     settings = read_settings(
