@@ -21,10 +21,7 @@ from service.settings.tree import ENV_PREFIX, Settings, groups, known, variable
 CONFIG_VARIABLE = f"{ENV_PREFIX}CONFIG"
 _OTHERS = {
     CONFIG_VARIABLE,
-    *(
-        f"{ENV_PREFIX}{name}"
-        for name in ("CACHE", "CLIENT_KEY", "TOOLS", "DOCKER_TESTS", "DOCKER_BASE", "CLIENT_KEY")
-    ),
+    *(f"{ENV_PREFIX}{name}" for name in ("CACHE", "CLIENT_KEY", "DOCKER_BASE", "DOCKER_TESTS", "TOOLS")),
 }
 """Variables that are no settings of the service and are read by other parts of the project."""
 _OF_KUBERNETES = re.compile(
