@@ -23,7 +23,9 @@ def jitter(
         str,
         typer.Option(help="COCO keypoints under the folder, pictures beside them or in a .tar of that name."),
     ] = "body/lsp_val.json",
-    stills: Annotated[int, typer.Option(min=0, help="How many photographs; 0 for the videos only.")] = 5,
+    stills: Annotated[
+        int, typer.Option(min=0, help="How many photographs, or made clips; 0 for the videos only.")
+    ] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Which photographs, and the camera's noise.")] = 0,
     rates: Annotated[str, typer.Option(help="Frames a second, separated by commas.")] = "10,15,30,60",
     videos: Annotated[bool, typer.Option(help="Measure the videos as well.")] = True,
@@ -40,6 +42,9 @@ def jitter(
     there is none. Printed are jitter at rest and in motion (mean second difference, in 1/1000 of the person's length),
     the share of it that is gone, the lag in motion behind the raw points in frames and milliseconds (mean, and of the
     latest clip), the lag that the smoother itself says, and the distance from the truth.
+
+    Where the annotations are those of a made set of clips (reppose-train synth --kind video), its people move by
+    themselves, at the clips' own rates.
 
     Examples:
 

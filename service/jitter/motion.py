@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -36,6 +37,38 @@ QUALITY = 88
 """Of the JPEG."""
 
 
+class KnownClip(Protocol):
+    """A clip of one person whose joints are known at every time."""
+
+    @property
+    def kind(self) -> str:
+        """What moves, in a word."""
+
+    @property
+    def rate_hz(self) -> int: ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """K joints."""
+
+    @property
+    def times(self) -> Floats:
+        """(T,) when the frames are taken."""
+
+    @property
+    def size_px(self) -> float:
+        """Length of the person."""
+
+    def truth(self, times: Floats) -> Floats:
+        """(T, K, 2) where the joints are at (T,) any times."""
+
+    def is_rest(self, times: Floats) -> Floats:
+        """(T,) bool, whether the person is at rest then."""
+
+    def frames(self) -> Iterator[bytes]:
+        """The encoded frames, one after the other."""
+
+
 @dataclass(frozen=True, eq=False)
 class Still:
     """A photograph of one person."""
@@ -50,12 +83,26 @@ class Still:
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """One photograph in one motion at one rate."""
+    """One photograph in one motion at one rate; a `KnownClip`."""
 
     still: Still
     kind: str
     rate_hz: int
     seed: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the joints that are labelled."""
+        return self.still.names
+
+    @property
+    def size_px(self) -> float:
+        """Length of the person at rest."""
+        return PERSON_PX
+
+    def is_rest(self, times: Floats) -> Floats:
+        """Which of these (T,) times belong to the parts at rest."""
+        return is_rest(times)
 
     @property
     def times(self) -> Floats:

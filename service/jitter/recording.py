@@ -15,7 +15,7 @@ import numpy as np
 
 from model_zoo import skeletons
 from service.errors import InvalidRequest
-from service.jitter.motion import Clip
+from service.jitter.motion import KnownClip
 from service.predictor import Predictor
 from service.streams import smoothers, smoothing
 from service.streams.session import Session
@@ -92,12 +92,12 @@ async def record(
 
 
 async def record_clips(
-    predictor: Predictor, model: str | None, clips: Sequence[Clip], done: Callable[[], None]
+    predictor: Predictor, model: str | None, clips: Sequence[KnownClip], done: Callable[[], None]
 ) -> list[list[Recording]]:
     """`record` for clips, some at once; `done` is called after each."""
     room = asyncio.Semaphore(CLIPS_AT_ONCE)
 
-    async def one(clip: Clip) -> list[Recording]:
+    async def one(clip: KnownClip) -> list[Recording]:
         async with room:
             found = await record(predictor, model, clip.frames(), clip.times)
         done()

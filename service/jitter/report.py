@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.jitter import measure, motion
-from service.jitter.motion import Clip
+from service.jitter import measure
+from service.jitter.motion import KnownClip
 from service.jitter.recording import Recording, smooth
 from service.streams import smoothers
 from service.types import Floats
@@ -63,7 +63,7 @@ class _Measured:
 
 
 def synthetic(
-    clips: Sequence[Clip], recordings: Sequence[list[Recording]], made: Mapping[str, smoothers.Smoother]
+    clips: Sequence[KnownClip], recordings: Sequence[list[Recording]], made: Mapping[str, smoothers.Smoother]
 ) -> tuple[list[Row], int]:
     """A row for each rate and smoother, and how many clips were left out because nobody was followed all through."""
     groups: dict[str, dict[str, list[_Measured]]] = {}
@@ -114,14 +114,12 @@ def misses(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _subject(clip: Clip, found: Sequence[Recording]) -> tuple[Recording, Floats, list[int]] | None:
+def _subject(clip: KnownClip, found: Sequence[Recording]) -> tuple[Recording, Floats, list[int]] | None:
     """Who was followed all through a clip, their joints that were sure, and which of the truth's these are."""
     if not found:
         return None
     recording = max(found, key=lambda each: len(each.times))
-    labelled = [
-        clip.still.names.index(name) if name in clip.still.names else -1 for name in recording.keypoints
-    ]
+    labelled = [clip.names.index(name) if name in clip.names else -1 for name in recording.keypoints]
     joints = [joint for joint in _sure(recording) if labelled[joint] >= 0]
     if len(recording.times) < 0.95 * len(clip.times) or len(joints) < FEWEST_JOINTS:
         return None
@@ -133,23 +131,23 @@ def _sure(recording: Recording) -> Floats:
 
 
 def _against_truth(
-    clip: Clip, recording: Recording, joints: Floats, labels: list[int], smoother: smoothers.Smoother
+    clip: KnownClip, recording: Recording, joints: Floats, labels: list[int], smoother: smoothers.Smoother
 ) -> _Measured:
     def delayed(frames: float) -> Floats:
         return clip.truth(recording.times - frames / clip.rate_hz)[:, labels]
 
-    truth, rest = delayed(0.0), motion.is_rest(recording.times)
+    truth, rest = delayed(0.0), clip.is_rest(recording.times)
     track = smooth(recording, smoother)
     points, raw = track.points[:, joints], recording.points[:, joints]
     lag = measure.lag_frames(points, delayed, ~rest) - measure.lag_frames(raw, delayed, ~rest)
     pace = np.square(np.diff(truth, axis=0, prepend=truth[:1])).sum(axis=(1, 2))
     return _Measured(
-        measure.jitter(points - truth, motion.PERSON_PX, rest) * 1e3,
-        measure.jitter(points - truth, motion.PERSON_PX, ~rest) * 1e3,
+        measure.jitter(points - truth, clip.size_px, rest) * 1e3,
+        measure.jitter(points - truth, clip.size_px, ~rest) * 1e3,
         lag,
         lag * 1e3 / clip.rate_hz,
         float((track.lag_frames * pace).sum() / pace.sum()),
-        measure.error(points, truth, motion.PERSON_PX) * 1e3,
+        measure.error(points, truth, clip.size_px) * 1e3,
     )
 
 

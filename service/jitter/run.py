@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.errors import InvalidRequest
-from service.jitter import motion, plot, recording, report
+from service.jitter import made, motion, plot, recording, report
+from service.jitter.motion import KnownClip
 from service.jitter.report import Row
 from service.predictor import Predictor
 from service.streams import smoothers
@@ -22,13 +23,13 @@ class Plan:
     data: Path
     """Folder with the photographs' annotations and `video/*.mp4`."""
     annotations: str
-    """COCO keypoints, relative to `data`."""
+    """COCO keypoints, relative to `data`: of photographs, or of clips that were made to order."""
     stills: int
-    """How many photographs."""
+    """How many photographs, or clips."""
     seed: int
     """Which ones, and the camera's noise."""
     rates: tuple[int, ...]
-    """Frames a second."""
+    """Frames a second; made clips have their own."""
     videos: bool
     """Whether to measure the videos too."""
     model: str | None
@@ -56,14 +57,8 @@ async def measure(
         InvalidRequest: the data cannot be read.
         ServiceError: the model cannot answer a frame.
     """
-    made = {name: smoothers.make(name, {}) for name in names}
-    stills = motion.stills(plan.data / plan.annotations, plan.stills, plan.seed)
-    clips = [
-        motion.Clip(still, kind, rate, plan.seed + index)
-        for rate in plan.rates
-        for index, still in enumerate(stills)
-        for kind in motion.KINDS
-    ]
+    makers = {name: smoothers.make(name, {}) for name in names}
+    clips = _clips(plan)
     films = sorted((plan.data / "video").glob("*.mp4")) if plan.videos else []
     if not clips and not films:
         raise InvalidRequest(f"nothing to measure in {plan.data}")
@@ -71,28 +66,43 @@ async def measure(
     recordings = await recording.record_clips(
         predictor, plan.model, clips, lambda: say(f"clip {next(finished)} of {len(clips)}")
     )
-    rows, left_out = report.synthetic(clips, recordings, made)
+    rows, left_out = report.synthetic(clips, recordings, makers)
     filmed = []
     for film in films:
         times, frames = recording.video_frames(film)
         found = await recording.record(predictor, plan.model, frames, times)
         followed = sum(len(each.times) for each in found)
         say(f"{film.name}: {len(times)} frames, {len(found)} identities, followed in {followed}")
-        filmed += report.filmed(film.stem, found, made)
-    return Result(rows, filmed, left_out, _plot(clips, recordings, made))
+        filmed += report.filmed(film.stem, found, makers)
+    return Result(rows, filmed, left_out, _plot(clips, recordings, makers))
 
 
-def _plot(clips, recordings, made) -> str | None:
+def _clips(plan: Plan) -> Sequence[KnownClip]:
+    """Those of a made set as they are, or photographs in motion at every rate."""
+    annotations = plan.data / plan.annotations
+    known = made.clips(annotations, plan.stills, plan.seed) if plan.stills else []
+    if known is not None:
+        return known
+    stills = motion.stills(annotations, plan.stills, plan.seed)
+    return [
+        motion.Clip(still, kind, rate, plan.seed + index)
+        for rate in plan.rates
+        for index, still in enumerate(stills)
+        for kind in motion.KINDS
+    ]
+
+
+def _plot(clips, recordings, makers) -> str | None:
     """The joint that moves most, of the first clip at a usual rate."""
     usual = [i for i, clip in enumerate(clips) if clip.rate_hz <= 30 and recordings[i]]
     if not usual:
         return None
     chosen = max(usual, key=lambda i: clips[i].rate_hz)
     clip, found = clips[chosen], max(recordings[chosen], key=lambda each: len(each.times))
-    name = next((each for each in ("right_wrist", *clip.still.names) if each in found.keypoints), None)
-    if name is None or name not in clip.still.names:
+    name = next((each for each in ("right_wrist", *clip.names) if each in found.keypoints), None)
+    if name is None or name not in clip.names:
         return None
-    truth = clip.truth(found.times)[:, clip.still.names.index(name), 0]
+    truth = clip.truth(found.times)[:, clip.names.index(name), 0]
     joint = found.keypoints.index(name)
-    tracks = {label: recording.smooth(found, each).points[:, joint, 0] for label, each in made.items()}
+    tracks = {label: recording.smooth(found, each).points[:, joint, 0] for label, each in makers.items()}
     return plot.svg(f"{clip.kind} at {clip.rate_hz} fps: {name}, x", found.times, truth, tracks)

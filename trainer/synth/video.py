@@ -43,6 +43,8 @@ _MOVES_AFTER_SOMEBODY = {
     "walks": 0.03,
 }
 """What the camera does, and how often: where somebody stays, and where somebody walks away."""
+_BESIDE = 0.75
+"""Share of somebody's way that a camera which follows goes as well."""
 _BLUR_STEP_PX = 1.5
 _MOST_STEPS = 7
 """Pictures in a frame: a joint that is fast moves this far from one to the next, but there are no more of them."""
@@ -191,8 +193,10 @@ def _moving(rng: Rng, reference: Camera, act: Act, seconds: float) -> tuple[Call
         turn, place, focal = _turned(pitch, yaw, roll) @ reference.R, eye, reference.fx
         if what == "walks":
             place = eye + steps * since
-        if what == "follows":
-            aimed, _ = look_at(eye, np.array([*(act.velocity * since), 0.9]))
+        if what == "follows":  # most of the way beside, the rest by turning
+            ahead = np.array([*(act.velocity * since), 0.0])
+            place = eye + _BESIDE * ahead
+            aimed, _ = look_at(place, ahead + np.array([0.0, 0.0, 0.9]))
             turn = _turned(pitch, yaw, roll) @ aimed
         if what == "zooms":
             focal = reference.fx * float(np.exp(growth * since))
