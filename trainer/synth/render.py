@@ -1,4 +1,4 @@
-"""Draws meshes with moderngl over EGL: colour without jagged edges, and exactly what lies at every pixel's centre.
+"""Draws meshes with moderngl over EGL: colour without jagged edges, and what lies at every pixel's centre.
 
 Runs wherever EGL does: on a GPU, or on a CPU by Mesa's llvmpipe. One renderer per process and size; it holds a GL
 context. The world is metres with z up, cameras as in `sample`. Nothing is mirrored on the way: rows are written in the
@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -22,15 +21,13 @@ from numpy.typing import ArrayLike, NDArray
 from model_zoo.geometry import Floats
 from trainer.errors import TrainerError
 from trainer.synth import shaders
+from trainer.synth.projection import clip_matrix, shadow_bounds, shadow_matrix, view_matrix
 from trainer.synth.sample import Camera
 
-NEAR_M, FAR_M = 0.05, 200.0
 FINENESS = 1.5
 """Pictures are drawn this many times larger along each side, and averaged: on a processor two thirds of the time of
 four samples per pixel, and patterns are smoothed as well as edges."""
 SHADOW_SIZE = 512
-_HANGS_M = 0.1
-"""How far clothes and hair reach beyond the mesh, at most."""
 NOBODY = -1
 """Owner where nothing was drawn."""
 THING = 1023
@@ -120,7 +117,7 @@ class Floor:
 
 @dataclass(frozen=True)
 class Rendered:
-    """A drawn picture and what is behind each of its H x W pixels, exactly at its centre."""
+    """A drawn picture and what is behind each of its H x W pixels, at its centre to a sixth of a pixel."""
 
     rgb: NDArray[np.uint8]
     """(H, W, 3), sRGB."""
@@ -205,7 +202,7 @@ class Renderer:
             camera: no larger than this renderer's pictures.
             background: (H, W, 3) sRGB.
             floor: where shadows fall, if anywhere.
-            face: where the template's face is, see `dressing.FACE`.
+            face: where the template's face is, see `dressing.face`.
         """
         with self._gl:  # another renderer may have been used in between
             return self._rendered(items, camera, lights, background, floor, face)
@@ -223,7 +220,7 @@ class Renderer:
             raise ValueError(f"a background of shape {background.shape} for a camera of other size")
         gl, placed = self._gl, self._placed(items)
         to_view, to_clip = view_matrix(camera), clip_matrix(camera)
-        to_shadow = shadow_matrix(items, lights.key_from) if items else np.eye(4)
+        to_shadow = shadow_matrix([item.vertices for item in items], lights.key_from) if items else np.eye(4)
         common = {"to_view": to_view, "to_clip": to_clip, "to_shadow": to_shadow, "face": np.asarray(face)}
         gl.enable(gl.DEPTH_TEST)
         self._noise.use(0)
@@ -263,7 +260,7 @@ class Renderer:
         self, items: Sequence[Drawn], floor: Floor, lights: Lights, common: dict[str, Any]
     ) -> None:
         gl, middle = self._gl, np.mean([item.vertices.mean(axis=0)[:2] for item in items], axis=0)
-        low, high = _shadow_bounds(items, lights.key_from, floor.height)
+        low, high = shadow_bounds([item.vertices for item in items], lights.key_from, floor.height)
         low, high = np.maximum(low, middle - floor.radius), np.minimum(high, middle + floor.radius)
         if (low >= high).any():
             return
@@ -360,51 +357,6 @@ class Renderer:
         )
 
 
-def view_matrix(camera: Camera) -> Floats:
-    """(4, 4) world to camera frame."""
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = camera.R, camera.t
-    return matrix
-
-
-def clip_matrix(camera: Camera) -> Floats:
-    """(4, 4) camera frame to GL's clip space: pixel (u, v) is the cell in column u and row v of the buffer."""
-    width, height = camera.width, camera.height
-    near, far = NEAR_M, FAR_M
-    return np.array(
-        [
-            [2 * camera.fx / width, 0, 2 * (camera.cx + 0.5) / width - 1, 0],
-            [0, 2 * camera.fy / height, 2 * (camera.cy + 0.5) / height - 1, 0],
-            [0, 0, (far + near) / (far - near), -2 * far * near / (far - near)],
-            [0, 0, 1, 0],
-        ]
-    )
-
-
-def shadow_matrix(items: Sequence[Drawn], towards: ArrayLike) -> Floats:
-    """(4, 4) world to the clip space of a far light that sees all items."""
-    forward = -np.asarray(towards, np.float64)
-    forward /= np.linalg.norm(forward)
-    helper = np.eye(3)[np.abs(forward).argmin()]
-    right = np.cross(forward, helper)
-    right /= np.linalg.norm(right)
-    axes = np.stack([right, np.cross(forward, right), forward])
-    corners = np.array([each for item in items for each in _extent(item.vertices)])
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    middle, reach = (low + high) / 2, max(np.linalg.norm(high - low) / 2, 0.1) * 1.05
-    matrix = np.eye(4)
-    matrix[:3, :3] = axes / reach
-    matrix[2, :3] /= 2  # floors lie behind the people
-    matrix[:3, 3] = -matrix[:3, :3] @ middle
-    return matrix
-
-
-def _extent(vertices: Floats) -> tuple[Floats, Floats]:
-    """(3,) least and most, column by column: numpy is ten times slower along the first axis."""
-    columns = np.ascontiguousarray(vertices.T)
-    return columns.min(axis=1), columns.max(axis=1)
-
-
 def _finer(width: int, height: int) -> tuple[int, int]:
     """What a picture of this size is drawn at."""
     return round(width * FINENESS), round(height * FINENESS)
@@ -414,21 +366,6 @@ def _finer(width: int, height: int) -> tuple[int, int]:
 def _centres(fine: int, count: int) -> NDArray[np.intp]:
     """The fine pixel in which the centre of each of `count` pixels lies."""
     return ((np.arange(count) + 0.5) * fine / count).astype(int)
-
-
-def _shadow_bounds(items: Sequence[Drawn], towards: ArrayLike, height: float) -> tuple[Floats, Floats]:
-    """Least and most x and y, metres, that the items' shadows can have on a floor."""
-    towards = np.asarray(towards, np.float64)
-    if towards[2] < 1e-3:
-        return np.full(2, -np.inf), np.full(2, np.inf)
-    found = []
-    for item in items:
-        low, high = _extent(item.vertices)
-        for z in (low[2], high[2]):
-            moved = towards[:2] / towards[2] * (z - height)
-            found += [low[:2] - moved, high[:2] - moved]
-    corners = np.array(found)
-    return corners.min(axis=0) - _HANGS_M, corners.max(axis=0) + _HANGS_M
 
 
 def _over(seen: NDArray[np.uint8], background: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -483,13 +420,3 @@ def _noise_volume() -> NDArray[np.uint8]:
             grid = np.take(grid, low, axis) * (1 - part) + np.take(grid, (low + 1) % cells, axis) * part
         total += weight * grid
     return np.clip(127.5 + 127.5 * total / 1.6, 0, 255).astype(np.uint8)
-
-
-@contextmanager
-def renderer(width: int, height: int) -> Iterator[Renderer]:
-    """A renderer for as long as it is needed."""
-    made = Renderer(width, height)
-    try:
-        yield made
-    finally:
-        made.close()
