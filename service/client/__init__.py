@@ -7,8 +7,9 @@ with Client("127.0.0.1:50051") as client:
 """
 
 from service.client.aio import AsyncClient, AsyncStream, Patience
-from service.client.answers import LOST, SUPERSEDED, Answer, ClientError, Person, Poses, Smoothed
+from service.client.answers import LOST, SUPERSEDED, Answer, ClientError, Person, Poses, Said, Smoothed
 from service.client.blocking import Client, Stream
+from service.client.encryption import credentials
 from service.client.pace import Pace, Rates
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "Person",
     "Poses",
     "Rates",
+    "Said",
     "Smoothed",
     "Stream",
+    "credentials",
 ]

@@ -35,7 +35,10 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    (
+        "grpc.min_reconnect_backoff_ms",
+        5000,
+    ),  # that is how long connecting may take: TLS to a far server needs time
     ("grpc.max_reconnect_backoff_ms", 5000),
 )
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 5.0

@@ -17,6 +17,7 @@ import typer
 
 from service.client.answers import Answer, ClientError, Poses
 from service.client.blocking import Client
+from service.client.encryption import credentials
 from service.client.video import Sink, Source, VideoError, draw, follow
 from service.types import Image
 
@@ -49,6 +50,17 @@ def annotate(
     key_file: Annotated[
         Path | None,
         typer.Option(help=f"File that holds an API key or a token, if the service asks for one; else {KEY}."),
+    ] = None,
+    tls: Annotated[bool, typer.Option("--tls", help="Encrypt, and trust the usual authorities.")] = False,
+    ca: Annotated[
+        Path | None,
+        typer.Option(help="File (PEM) of the authorities to trust in place of the known ones; encrypts."),
+    ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            help="File (PEM) of the certificate to show, and its key, if the service asks; encrypts."
+        ),
     ] = None,
     model: Annotated[str, typer.Option(help="name or name@version; empty for the service's own.")] = "",
     decoder: Annotated[str, typer.Option(help="Empty for the model's own.")] = "",
@@ -94,7 +106,10 @@ def annotate(
                 bar.update(1)
 
             held.enter_context(_stopped_by_ctrl_c(stop))
-            client = held.enter_context(Client(*(server or ["127.0.0.1:50051"]), key=_key(key_file)))
+            encrypted = credentials(ca, certificate) if tls or ca or certificate else None
+            client = held.enter_context(
+                Client(*(server or ["127.0.0.1:50051"]), key=_key(key_file), credentials=encrypted)
+            )
             options = {"live": live, "model": model, "decoder": decoder, "smoothing": smoothing}
             stream = held.enter_context(client.stream(**options))
             began_s = time.monotonic()
@@ -102,7 +117,7 @@ def annotate(
             took_s = time.monotonic() - began_s
             if sink is not None:
                 sink.keep()
-    except (ClientError, VideoError, OSError) as error:
+    except (ClientError, VideoError, OSError, ValueError) as error:
         typer.echo(f"reppose-client: {error}", err=True)
         raise typer.Exit(1) from error
     said = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "none"

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import probe, tls
+from service.client import Client, ClientError, credentials
 from service.pb.reppose.v1 import pose_pb2 as pb
 from service.pb.reppose.v1.pose_pb2_grpc import PoseServiceStub
 from tests.service import serving
@@ -296,6 +297,30 @@ def test_the_health_probe_finds_the_service_ready(how: str, estate: Estate, tiny
         file.write_text(f"[tls]\ncertificate = '{environment.get('REPPOSE_TLS__CERTIFICATE', '')}'")
         from_file = {"REPPOSE_CONFIG": str(file), "REPPOSE_HTTP__PORT": asked["REPPOSE_HTTP__PORT"]}
         assert probe.main(from_file) == (1 if how == "with a certificate" else 0)
+
+
+def test_the_client_speaks_tls_and_shows_a_certificate(
+    estate: Estate, tiny_bundle_root: Path, scene: Scene
+) -> None:
+    member, ca = estate.ours.issue("member"), estate.folder / "ca.crt"
+    shown = estate.folder / "member.pem"
+    shown.write_bytes(member.certificate + member.key)
+    (estate.folder / "stranger.crt").write_bytes(estate.stranger.pem)
+    with serving.running(tiny_bundle_root, **asking(estate, "required")) as service:
+        with Client(service.target, credentials=credentials(ca, shown)) as client:
+            assert client.estimate(scene.png).model == "tiny@2"
+        for wrong in (credentials(ca), credentials(estate.folder / "stranger.crt", shown), credentials()):
+            with Client(service.target, credentials=wrong) as client, pytest.raises(ClientError):
+                client.estimate(scene.png, timeout_s=WAIT_S)
+
+
+def test_the_client_says_what_is_wrong_with_its_files(estate: Estate) -> None:
+    with pytest.raises(ValueError, match=r"server\.crt holds no private key"):
+        credentials(certificate=estate.folder / "server.crt")
+    with pytest.raises(ValueError, match=r"server\.key holds no certificate"):
+        credentials(ca=estate.folder / "server.key")
+    with pytest.raises(FileNotFoundError):
+        credentials(ca=estate.folder / "nowhere.crt")
 
 
 @pytest.mark.parametrize(
