@@ -23,6 +23,12 @@ from service.rpc import metadata
 
 _BEARER = "bearer "
 _admit: ContextVar[Callable[[str], Caller] | None] = ContextVar("reppose_admit", default=None)
+_name: ContextVar[str] = ContextVar("reppose_client", default="")
+
+
+def client() -> dict[str, str]:
+    """Who asks, as a fact for the log; nothing where everybody may."""
+    return {"client": name} if (name := _name.get()) else {}
 
 
 def credential(sent: Any) -> str | None:
@@ -53,18 +59,26 @@ def visit(context: grpc.aio.ServicerContext, *, patient: bool) -> Visit:
 
 
 class Access(grpc.aio.ServerInterceptor):
-    """Lets in whom the guard lets in."""
+    """Lets in whom the guard lets in.
 
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
+    Args:
+        guard: who may ask.
+        refused: told service, call and code of every refusal.
+    """
+
+    def __init__(self, guard: Guard, refused: Callable[[str, str, str], None]) -> None:
+        self._guard, self._refused = guard, refused
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
-        """The handler of a call, or one that refuses it."""
-        service = handler_call_details.method.rpartition("/")[0].lstrip("/")
+    ) -> grpc.RpcMethodHandler | None:
+        """The handler of a call, or one that refuses it; None for a call that there is not."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        service, _, method = handler_call_details.method.lstrip("/").partition("/")
         try:
             if service not in roles.GRPC:
                 raise self._guard.undeclared()
@@ -72,8 +86,8 @@ class Access(grpc.aio.ServerInterceptor):
             if role is not roles.OPEN:
                 self._let_in(credential(handler_call_details.invocation_metadata), role)
         except ServiceError as error:
-            return _refusal(error)
-        return await continuation(handler_call_details)
+            return self._refusal(error, service, method)
+        return handler
 
     def _let_in(self, sent: str | None, role: Role) -> None:
         guard = self._guard
@@ -82,14 +96,16 @@ class Access(grpc.aio.ServerInterceptor):
             return guard.admit(sent, role, address(peer))
 
         if not guard.is_open(role):
-            admit("")
+            _name.set(admit("").name)
         _admit.set(admit)
 
+    def _refusal(self, error: ServiceError, service: str, method: str) -> grpc.RpcMethodHandler:
+        """On the wire a stream of messages may be one, so that this suits every call; it reads none of them."""
+        told = metadata.report(error)
 
-def _refusal(error: ServiceError) -> grpc.RpcMethodHandler:
-    """On the wire a stream of messages may be one, so that this suits every call; it reads none of them."""
+        async def refuse(_: Any, context: grpc.aio.ServicerContext) -> None:
+            request_id = metadata.begin(context)
+            self._refused(service, method, told.status.code)
+            await metadata.abort(context, told, request_id)
 
-    async def refuse(_: Any, context: grpc.aio.ServicerContext) -> None:
-        await metadata.abort(context, metadata.report(error), metadata.begin(context))
-
-    return grpc.stream_stream_rpc_method_handler(refuse)
+        return grpc.stream_stream_rpc_method_handler(refuse)

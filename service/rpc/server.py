@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection
 from service.auth.guard import OPEN_TO_ALL, Guard
 from service.errors import StartupError
 from service.images import ImageLimits
+from service.logs import facts, log
 from service.metrics import Metrics
 from service.pb.reppose.v1 import pose_pb2, pose_pb2_grpc
 from service.predictor import Predictor
@@ -105,9 +106,18 @@ class RpcServer:
         credentials: grpc.ServerCredentials | None = None,
         refused: Callable[[str], None] = lambda reason: None,
     ) -> None:
+
+        def turned_away(service: str, method: str, code: str) -> None:
+            if service == SERVICE:
+                metrics.requests.labels("grpc", method, code).inc()
+            if log_requests:
+                said = facts(transport="grpc", method=method, service=service, outcome=code)
+                log.info("request", extra=said)
+
         patience = Patience(bounds.message_s, refused)
+        access = Access(guard, turned_away)
         self._server = grpc.aio.server(
-            interceptors=(*((Access(guard),) if guard.active else ()), patience),
+            interceptors=(access, patience) if guard.active else (patience,),
             options=(
                 ("grpc.so_reuseport", 0),  # else a second server would share the port in silence
                 ("grpc.max_receive_message_length", limits.bytes + _MESSAGE_ROOM_BYTES),

@@ -225,7 +225,13 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         if self._log_requests:
             log.info(
                 "request",
-                extra=facts(transport="grpc", method=method, outcome=outcome, ms=round(seconds * 1e3, 2)),
+                extra=facts(
+                    transport="grpc",
+                    method=method,
+                    outcome=outcome,
+                    ms=round(seconds * 1e3, 2),
+                    **access.client(),
+                ),
             )
 
 

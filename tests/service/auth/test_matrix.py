@@ -258,7 +258,12 @@ def test_no_secret_reaches_the_log(
 ) -> None:
     for case in cases[Role.PREDICT].values():
         httpx.get(f"{guarded.url}/v1/models", headers=bearer(case), trust_env=False)
+    with grpc.insecure_channel(guarded.target) as channel:
+        for case in cases[Role.PREDICT].values():
+            answered(channel, "/reppose.v1.PoseService/Estimate", case)
     written = guarded.text
+    assert '"transport": "grpc", "method": "Estimate", "service"' in written
+    assert '"client": "good"' in written or '"client": "somebody"' in written
     assert '"outcome": "unauthenticated"' in written
     assert ADMIN_TOKEN not in written
     for credential in [each for role in cases.values() for each in role.values() if each is not None]:
@@ -288,8 +293,10 @@ def test_what_nobody_gave_a_role_is_answered_to_nobody(tmp_path: Path) -> None:
 
     assert asyncio.run(ask()).status_code == 403
 
-    async def call() -> grpc.StatusCode:
-        server = grpc.aio.server(interceptors=(Access(guard),))
+    refused: list[tuple[str, ...]] = []
+
+    async def call(service: str) -> grpc.StatusCode:
+        server = grpc.aio.server(interceptors=(Access(guard, lambda *told: refused.append(told)),))
 
         async def unary(request: bytes, context: Any) -> bytes:
             return b"an answer"
@@ -301,11 +308,13 @@ def test_what_nobody_gave_a_role_is_answered_to_nobody(tmp_path: Path) -> None:
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
                 metadata = (("authorization", f"Bearer {key}"),)
-                asked = channel.unary_unary("/new.Service/Call")(b"", metadata=metadata, timeout=20)
+                asked = channel.unary_unary(f"/{service}/Call")(b"", metadata=metadata, timeout=20)
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     await asked
             return caught.value.code()
         finally:
             await server.stop(0)
 
-    assert asyncio.run(call()) is grpc.StatusCode.PERMISSION_DENIED
+    assert asyncio.run(call("new.Service")) is grpc.StatusCode.PERMISSION_DENIED
+    assert asyncio.run(call("no.Service")) is grpc.StatusCode.UNIMPLEMENTED  # as clients of reflection expect
+    assert refused == [("new.Service", "Call", "permission_denied")]
