@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from model_zoo import codecs, skeletons
-from trainer import commands, evaluate, export, quantise
+from trainer import commands, evaluate, export, metrics, quantise
 from trainer.ablation import Plan, Row, Trial, results
 from trainer.data.loader import read
 from trainer.errors import CheckpointError
@@ -79,18 +79,19 @@ def write(plan: Plan, out: Path, data: Path, document: Path, command: str, laten
     found = list(results(plan, out))
     if not found:
         raise CheckpointError(f"{out} has no finished run of this plan yet")
-    sets = [source.name for source in found[0][1][0].config.data.validate_on]
+    sets = _figures(found)
     picture = document.with_suffix(".png")
     speeds = _speeds(found, data) if latency else {}
     drawn = gains(found, sets, picture)
     config = found[0][1][0].config
+    metric = metrics.headline_name(skeletons.skeleton(config.skeleton))
     sizes = ", then ".join(f"{each.epochs} epochs at {each.height}x{each.width}" for each in config.phases)
     seeds = sorted({len(done) for _, done in found})
     heads = ["row", "change", "after", *sets, *(f"gain {name}" for name in sets), "MMACs"]
     lines = [
         f"# {document.stem.replace('-', ' ').capitalize()}",
         "",
-        f"Every row: {sizes}, batch {config.optimisation.batch}. PCK@0.2 on the validation sets, by decoder",
+        f"Every row: {sizes}, batch {config.optimisation.batch}. {metric} on the validation sets, by decoder",
         f"`{config.codec.decoder}` where there are heatmaps. Seeds per row: {' or '.join(map(str, seeds))}.",
         "Behind a figure stands the standard deviation over seeds, behind a gain the standard error of its mean.",
         "Such short runs show what helps early; a long schedule may rank otherwise.",
@@ -105,13 +106,25 @@ def write(plan: Plan, out: Path, data: Path, document: Path, command: str, laten
         "",
         "## Decoders on the same weights",
         "",
-        *_markdown(["row", "decoder", *sets], list(_decoders(found, data))),
+        *_markdown(["row", "decoder", *_names(found)], list(_decoders(found, data))),
         "",
     ]  # fmt: skip
     document.write_text("\n".join(lines), "utf-8")
 
 
 _LATENCY = ("fp32 latency", "int8 latency")
+
+
+def _figures(found: Sequence[tuple[Row, list[Trial]]]) -> list[str]:
+    """Columns of metrics.csv that every finished run has of the validation sets: set by set, keypoints first."""
+    names = _names(found)
+    rows = [trial.folder.metrics()[-1] for _, done in found for trial in done]
+    there = [column for column in rows[0] if all(column in row for row in rows)]
+    return [c for name in names for c in there if c == name or c.startswith(f"{name} ")]
+
+
+def _names(found: Sequence[tuple[Row, list[Trial]]]) -> list[str]:
+    return [source.name for source in found[0][1][0].config.data.validate_on]
 
 
 def paired(found: Sequence[tuple[Row, list[Trial]]], row: Row, name: str) -> Spread | None:
@@ -141,7 +154,7 @@ def gains(found: Sequence[tuple[Row, list[Trial]]], sets: Sequence[str], path: P
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.axvline(0, color="black", linewidth=0.8)
         axes.grid(axis="x", alpha=0.3)
-        axes.set_title(f"gain in PCK@0.2, {name}", fontsize=9)
+        axes.set_title(f"gain, {name}", fontsize=9)
     figure.savefig(path, dpi=110)
     return True
 
@@ -198,15 +211,15 @@ def _measured_decoders(trial: Trial, data: Path) -> dict[str, dict[str, float]]:
     if kept.is_file():
         return json.loads(kept.read_text("utf-8"))
     config = trial.config
+    metric = metrics.headline_name(skeletons.skeleton(config.skeleton))
     found: dict[str, dict[str, float]] = {}
     for decoder in codecs.decoders():
         for source in config.data.validate_on:
             scores = commands.evaluate(
                 str(trial.folder.path), data, [source.annotations], images=source.images, roots=[], decoder=decoder
             )  # fmt: skip
-            found.setdefault(decoder, {})[source.name] = next(
-                score.value for _, score, _ in scores if score.metric.startswith("PCK@")
-            )
+            known = {score.metric: score.value for _, score, _ in scores}
+            found.setdefault(decoder, {})[source.name] = known.get(metric, math.nan)
     kept.write_text(json.dumps(found), "utf-8")
     return found
 

@@ -248,7 +248,7 @@ class _Run:
             plain = self.learner.plain(self.loader, self.epoch)
             net = Torch(plain, self.config, self.fabric.device)
             for name, people in self.validation:
-                row[name] = measure(net, people, self.config, phase)
+                row |= measure(net, people, name, self.config, phase)
             if self.validation:
                 self._draw_sheet(net, self.validation[0][1][:SHEET_PEOPLE], phase)
         self.fabric.barrier()
@@ -321,15 +321,20 @@ def _predicted(
     return evaluate.predict(net, images, matrices, config.codec, decoder, config.net.stride)
 
 
-def measure(net: Torch, people: list[Person], config: RunConfig, phase: Phase) -> float:
-    """PCK of one set at one resolution; of a set without keypoints the first figure that it allows."""
+def measure(net: Torch, people: list[Person], name: str, config: RunConfig, phase: Phase) -> Row:
+    """What one set says at one resolution, by column of metrics.csv.
+
+    Under the set's name stands its PCK, or of a set without keypoints the first other figure that it allows; under
+    `<name> <metric>` every figure about what further heads say.
+    """
     images, matrices = evaluate.crops(people, phase.size, config.padding)
     skeleton = skeletons.skeleton(config.skeleton)
+    found = evaluate.further_scores(net, people, images, matrices, further.outputs(config), skeleton)
+    row = {f"{name} {each.metric}": each.value for each in found}
     if not any(person.visible.any() for person in people):
-        found = evaluate.further_scores(net, people, images, matrices, further.outputs(config), skeleton)
-        return found[0].value
+        return {name: found[0].value} | row
     points, _ = _predicted(net, images, matrices, config)
-    return metrics.headline(people, points, skeleton).value
+    return {name: metrics.headline(people, points, skeleton).value} | row
 
 
 def default_processes(accelerator: str, batch: int) -> int:

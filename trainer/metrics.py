@@ -79,6 +79,11 @@ def headline(people: list[Person], points: NDArray[np.floating[Any]], skeleton: 
     return pck_box(people, points, skeleton)
 
 
+def headline_name(skeleton: Skeleton) -> str:
+    """What `headline` measures."""
+    return "PCK@0.2" if set(LIMBS) <= set(skeleton.keypoints) else "PCK@0.1box"
+
+
 def pck_box(
     people: list[Person], points: NDArray[np.floating[Any]], skeleton: Skeleton, threshold: float = 0.1
 ) -> Score:
