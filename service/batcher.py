@@ -55,6 +55,10 @@ class Observer(Protocol):
     def batch_taken(self, waited_s: Sequence[float]) -> None:
         """A batch left the queue; each of its items had waited this long."""
 
+    def refused(self, reason: str) -> None:
+        """An item will not be worked on: the queue is `full`, the answer would be `late`, the deadline has `expired` or
+        the client is `gone`; called from any thread."""
+
     def worker_replaced(self, reason: str) -> None:
         """A worker was given up because it is `stuck` or `died`; called from the event loop."""
 
@@ -159,6 +163,14 @@ class Batcher(Generic[Item, Answer]):
             Overloaded: the queue is full.
             DeadlineExceeded: the deadline has passed, or will have by the time that what waits is done.
         """
+        try:
+            return self._queued(item, deadline_s)
+        except Overloaded:
+            self._tell_refused("full")
+            raise
+
+    def _queued(self, item: Item, deadline_s: float) -> asyncio.Future[Answer]:
+        """As `submit`, but tells nobody of a full queue."""
         if self._loop is None or self._stopping:
             raise NotReady("the service is stopping" if self._stopping else "the service is starting")
         now = time.monotonic()
@@ -167,6 +179,7 @@ class Batcher(Generic[Item, Answer]):
             if len(self._queue) >= self.capacity:
                 raise Overloaded(f"{self.capacity} requests are waiting already; try again a little later")
             if now + self._expected_s() >= deadline_s:
+                self._tell_refused("late")
                 raise DeadlineExceeded("the answer would come after the deadline of the request")
             self._queue.append(waiting)
             self._wake()
@@ -185,7 +198,7 @@ class Batcher(Generic[Item, Answer]):
         """
         while True:
             try:
-                return self.submit(item, deadline_s)
+                return self._queued(item, deadline_s)
             except Overloaded:
                 room = asyncio.get_running_loop().create_future()
                 self._hopeful.append(room)
@@ -343,8 +356,12 @@ class Batcher(Generic[Item, Answer]):
                 now = time.monotonic()
                 while self._queue and len(batch) < share:
                     waiting = self._queue.popleft()
-                    if not waiting.future.done() and now < waiting.deadline_s:
+                    if waiting.future.done():
+                        continue
+                    if now < waiting.deadline_s:
                         batch.append(waiting)
+                    else:
+                        self._tell_refused("expired")
                 if self._queue:
                     self._wake()
                 if batch:
@@ -398,7 +415,12 @@ class Batcher(Generic[Item, Answer]):
         if waiting.future.cancelled() or isinstance(waiting.future.exception(), DeadlineExceeded):
             with self._lock, contextlib.suppress(ValueError):  # not there: a worker has it already
                 self._queue.remove(waiting)
+                self._tell_refused("gone" if waiting.future.cancelled() else "expired")
             self._let_in()
+
+    def _tell_refused(self, reason: str) -> None:
+        if self._observer is not None:
+            self._observer.refused(reason)
 
     def _let_in(self) -> None:
         """Wake all who wait for room, in order; those who find none line up again in the same order."""

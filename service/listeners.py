@@ -27,13 +27,14 @@ class HttpListener:
 
     Args:
         host, port: where to listen; port 0 takes any free one.
+        setting: that names the port.
 
     Raises:
         StartupError: the port is taken, or the address is not ours.
     """
 
-    def __init__(self, host: str, port: int) -> None:
-        self._socket = bind(host, port)
+    def __init__(self, host: str, port: int, setting: str = "REPPOSE_HTTP__PORT") -> None:
+        self._socket = bind(host, port, setting)
         self.port: int = self._socket.getsockname()[1]
         self._server: _Uvicorn | None = None
         self._task: asyncio.Task[None] | None = None
@@ -96,7 +97,7 @@ class HttpListener:
         self._socket.close()
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, setting: str = "REPPOSE_HTTP__PORT") -> socket.socket:
     """A listening TCP socket. Raises StartupError."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -114,7 +115,7 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise StartupError(
             f"cannot listen for HTTP on {host}:{port}: {error.strerror}; "
-            "REPPOSE_HTTP__PORT names another port (0 for any free one)"
+            f"{setting} names another port (0 for any free one)"
         ) from error
 
 

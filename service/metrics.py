@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from service.access_metrics import AccessMetrics
 from service.head_metrics import HeadMetrics
+from service.histogram import Histogram, Series
 from service.listener_metrics import ListenerMetrics
 from service.stream_metrics import StreamMetrics
 from service.types import Pose
@@ -54,10 +55,28 @@ _STAGE_SECONDS = (
     5.0,
 )
 _BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
+_SCORES = tuple(tenth / 10 for tenth in range(1, 11))
+_DISAGREEMENT_PX = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 
-STAGES = ("queue", "decode", "warp", "infer", "read", "render")
-"""What a frame goes through: waiting, bytes to pixels, pixels to crops, crops to heatmaps, heatmaps to points, and
-drawing where that was asked for. `warp`, `infer` and `read` are measured per batch, the others per frame."""
+STAGES = (
+    "queue",
+    "decode",
+    "warp",
+    "infer",
+    "decode_keypoints",
+    "render",
+    "total",
+    "smooth",
+    "encode",
+)
+"""What a frame goes through: waiting, bytes to pixels, pixels to crops, crops to heatmaps, heatmaps to points, drawing
+where that was asked for; `total` is all of that, with what is between. Then a stream smooths the points, and the answer
+becomes JSON or a message. `warp`, `infer` and `decode_keypoints` are counted once per call of the net, the others once
+per frame."""
+REPLACED = ("stuck", "died")
+"""Why workers are given up."""
+REFUSED = ("full", "late", "expired", "gone")
+"""Why frames leave the queue, or never enter it, without being looked at."""
 
 
 class Metrics:
@@ -82,7 +101,8 @@ class Metrics:
         )
         self._stage_seconds = Histogram(
             "reppose_stage_seconds",
-            "Time in one stage; warp, infer and read are counted once per batch, the others once per frame.",
+            "Time in one stage; warp, infer and decode_keypoints are counted once per call of the model, the others "
+            "once per frame. total is all before the answer is smoothed and encoded.",
             ["model", "stage"],
             buckets=_STAGE_SECONDS,
             registry=registry,
@@ -92,6 +112,32 @@ class Metrics:
             "Crops in one call of the model.",
             ["model"],
             buckets=_BATCH_SIZES,
+            registry=registry,
+        )
+        self._images = Counter("reppose_images", "Images that were answered.", ["model"], registry=registry)
+        self._people = Counter(
+            "reppose_people", "Poses in the answers to them.", ["model"], registry=registry
+        )
+        self._scores = Histogram(
+            "reppose_pose_score",
+            "Score of a pose that was answered: the mean of its keypoints.",
+            ["model"],
+            buckets=_SCORES,
+            registry=registry,
+        )
+        self._disagreement = Histogram(
+            "reppose_decoder_disagreement_pixels",
+            "Largest distance between what two decoders find for the same keypoint of a person, in pixels of the "
+            "image; of requests that compare decoders.",
+            ["model"],
+            buckets=_DISAGREEMENT_PX,
+            registry=registry,
+        )
+        self._refused = Counter(
+            "reppose_queue_refused",
+            "Frames that no worker looked at; reason is 'full' (no room in the queue), 'late' (the answer would have "
+            "come after the deadline), 'expired' (the deadline passed in the queue) or 'gone' (the client left).",
+            ["model", "reason"],
             registry=registry,
         )
         self._watched: dict[str, tuple[Callable[[], int], Callable[[], float]]] = {}
@@ -143,7 +189,7 @@ class Metrics:
         )
         for outcome in ("ok", "failed"):  # a series that begins with 1 has not increased, by Prometheus
             self.reloads.labels(outcome)
-        self.streams = StreamMetrics(registry)
+        self.streams = StreamMetrics(registry, self.stage)
         """Of streams and sessions."""
         self._heads = HeadMetrics(registry)
         self.listeners = ListenerMetrics(registry)
@@ -153,24 +199,36 @@ class Metrics:
         self.ready = Gauge("reppose_ready", "1 while the service takes requests.", registry=registry)
 
     @cache  # noqa: B019 - lives as long as the process, and has few entries: to look up a child by its labels is dear
-    def _answered(self, transport: str, method: str, outcome: str) -> tuple[Counter, Histogram]:
+    def _answered(self, transport: str, method: str, outcome: str) -> tuple[Counter, Series]:
         return (
             self.requests.labels(transport, method, outcome),
             self.request_seconds.labels(transport, method),
         )
 
-    def answered(self, transport: str, method: str, outcome: str, seconds: float) -> None:
-        """Count one request that ended."""
+    def answered(
+        self, transport: str, method: str, outcome: str, seconds: float, trace_id: str | None = None
+    ) -> None:
+        """Count one request that ended; where it was traced, as an example of its duration."""
         count, spent = self._answered(transport, method, outcome)
         count.inc()
-        spent.observe(seconds)
+        spent.observe(seconds, trace_id)
+
+    @cache  # noqa: B019 - as above
+    def stage(self, model: str, version: str, stage: str) -> Series:
+        """One of STAGES of a model, for those who have its answers."""
+        return self._stage_seconds.labels(f"{model}@{version}", stage)
 
     def stages(self, reference: str, *, has_heads: bool = False) -> StageMetrics:
         """The series of one model's stages, and of what it says beside keypoints if it does."""
         return StageMetrics(
             {stage: self._stage_seconds.labels(reference, stage) for stage in STAGES},
             self._batch_crops.labels(reference),
-            {reason: self._workers_replaced.labels(reference, reason) for reason in ("stuck", "died")},
+            self._images.labels(reference),
+            self._people.labels(reference),
+            self._scores.labels(reference),
+            self._disagreement.labels(reference),
+            {reason: self._workers_replaced.labels(reference, reason) for reason in REPLACED},
+            {reason: self._refused.labels(reference, reason) for reason in REFUSED},
             self._heads.of(reference).found if has_heads else None,
         )
 
@@ -225,20 +283,27 @@ def resident_bytes() -> int:
 
 
 class StageMetrics:
-    """Where one model's time goes. May be used from many threads."""
+    """Where one model's time goes, and what it answers. May be used from many threads."""
 
     def __init__(
         self,
-        seconds: dict[str, Histogram],
-        crops: Histogram,
+        seconds: dict[str, Series],
+        crops: Series,
+        images: Counter,
+        people: Counter,
+        scores: Series,
+        disagreement: Series,
         replaced: dict[str, Counter],
+        refused: dict[str, Counter],
         found: Callable[[Sequence[Pose]], None] | None = None,
     ) -> None:
         self.found = found
         """Counts what a model said of the people of a frame; None where it says nothing but keypoints."""
         self._seconds = seconds
         self._crops = crops
-        self._replaced = replaced
+        self._images, self._people = images, people
+        self._scores, self._disagreement = scores, disagreement
+        self._replaced, self._refused = replaced, refused
 
     def spent(self, stage: str, seconds: float) -> None:
         """Time spent in one of STAGES."""
@@ -248,11 +313,25 @@ class StageMetrics:
         """The model was called with this many crops."""
         self._crops.observe(crops)
 
+    def answered(self, total_s: Sequence[float], scores: Sequence[float]) -> None:
+        """Images of a batch were answered, each after so long, with poses of these scores, all in all."""
+        self._seconds["total"].observe_all(total_s)
+        self._images.inc(len(total_s))
+        self._people.inc(len(scores))
+        self._scores.observe_all(scores)
+
+    def compared(self, disagreement_px: float) -> None:
+        """The decoders' points for a person are at most this far apart."""
+        self._disagreement.observe(disagreement_px)
+
     def batch_taken(self, waited_s: Sequence[float]) -> None:
         """Frames left the queue after waiting this long."""
-        for seconds in waited_s:
-            self._seconds["queue"].observe(seconds)
+        self._seconds["queue"].observe_all(waited_s)
+
+    def refused(self, reason: str) -> None:
+        """A frame will not be looked at, for one of REFUSED."""
+        self._refused[reason].inc()
 
     def worker_replaced(self, reason: str) -> None:
-        """A worker was given up: `stuck` or `died`."""
+        """A worker was given up, for one of REPLACED."""
         self._replaced[reason].inc()

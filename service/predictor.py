@@ -25,7 +25,7 @@ from model_zoo import geometry
 from model_zoo.manifest import BundleManifest
 from model_zoo.scores import of_rules
 from model_zoo.skeletons import Skeleton
-from service import decoding, heads, images, render
+from service import decoding, heads, images, render, tracing
 from service.decoding import Decoder
 from service.errors import InvalidBoxes, InvalidRequest, NotReady
 from service.heads import Answers
@@ -76,6 +76,8 @@ class Job:
     """Least probability that somebody is there."""
     since_s: float
     """When it was asked for, by `time.perf_counter`."""
+    trace: tracing.Trace | None = None
+    """Of the request, where that is recorded."""
 
 
 class Predictor:
@@ -241,7 +243,26 @@ class Stages:
                         answers[seen.index] = seen.error or self._prediction(seen)
                     except Exception as error:  # drawing failed
                         answers[seen.index] = error
-        return [answers[index] for index in range(len(jobs))]
+        told = [answers[index] for index in range(len(jobs))]
+        self._note(jobs, told, taken_s)
+        return told
+
+    def _note(self, jobs: Sequence[Job], told: Sequence[Prediction | Exception], taken_s: float) -> None:
+        """Count what a batch answered."""
+        now_s = time.perf_counter()
+        predictions = [each for each in told if isinstance(each, Prediction)]
+        self._metrics.answered(
+            [
+                now_s - job.since_s
+                for job, each in zip(jobs, told, strict=True)
+                if isinstance(each, Prediction)
+            ],
+            [pose.score for each in predictions for pose in each.poses if pose.present],
+        )
+        traces = [job.trace for job in jobs if job.trace is not None]
+        if traces:
+            model = f"{self._manifest.name}@{self._manifest.version}"
+            traces[0].batch(traces, taken_s, {"reppose.model": model, "reppose.batch.frames": len(jobs)})
 
     def _decoded(
         self,
@@ -271,6 +292,9 @@ class Stages:
             finally:
                 self._metrics.spent("decode", decode_s)
             seen.queue_s, seen.decode_s = taken_s - job.since_s, decode_s
+            if job.trace is not None:
+                job.trace.stage("queue", job.since_s, taken_s)
+                job.trace.stage("decode", started_s, started_s + decode_s)
             group.append(seen)
             cut = min(len(crops), cut + len(seen.looks))
             if job.boxes is not None and not job.render and seen.looks[-1].cut_s is not None:
@@ -334,7 +358,10 @@ class Stages:
         started_s = time.perf_counter()
         decoded = look.seen.decoded
         geometry.crop(decoded.pixels, decoded.crop_map(look.map), self._manifest.input.size, out=crop)
-        look.cut_s = time.perf_counter() - started_s
+        ended_s = time.perf_counter()
+        look.cut_s = ended_s - started_s
+        if look.seen.job.trace is not None:
+            look.seen.job.trace.stage("warp", started_s, ended_s)
 
     def _estimate(self, net: Net, crops: Image, group: Sequence[_Seen]) -> None:
         self._look(net, crops, [look for seen in group for look in seen.looks])
@@ -372,11 +399,15 @@ class Stages:
             self._read(chunk, answer, np.array([look.map for look in chunk]))
             times.append(time.perf_counter())
             self._metrics.spent("warp", sum(look.cut_s for look in chunk))
-            for stage, began, ended in zip(("infer", "read"), times, times[1:], strict=False):
-                self._metrics.spent(stage, ended - began)
+            stages = [*zip(("infer", "decode_keypoints"), times, times[1:], strict=False)]
+            for stage, began_s, ended_s in stages:
+                self._metrics.spent(stage, ended_s - began_s)
             for seen in {look.seen for look in chunk}:
                 seen.infer_s += times[1] - times[0]
                 seen.batch = max(seen.batch, together)
+                if seen.job.trace is not None:
+                    for stage in stages:
+                        seen.job.trace.stage(*stage, {"reppose.batch.crops": together})
 
     def _read(self, chunk: Sequence[_Look], answer: Answer, maps: Floats) -> None:
         if isinstance(answer, Answers):
@@ -425,12 +456,18 @@ class Stages:
         poses = tuple(_pose(look, seen.source) for look in seen.looks)
         if self._metrics.found is not None:
             self._metrics.found(poses)
+        for pose in poses if seen.job.compare else ():
+            if pose.comparison is not None:
+                self._metrics.compared(pose.comparison.disagreement_px)
         picture = None
         if seen.job.render:
-            started = time.perf_counter()
+            began_s = time.perf_counter()
             drawn = render.draw(seen.decoded.pixels, poses, self._skeleton, self._manifest.score_calibration)
             picture = render.png(drawn)
-            self._metrics.spent("render", time.perf_counter() - started)
+            ended_s = time.perf_counter()
+            self._metrics.spent("render", ended_s - began_s)
+            if seen.job.trace is not None:
+                seen.job.trace.stage("render", began_s, ended_s)
         return Prediction(
             model=self._manifest.name,
             version=self._manifest.version,
@@ -470,6 +507,7 @@ def _job(
         heatmaps=options.heatmaps,
         min_presence=min_presence if asked is None else asked,
         since_s=since_s,
+        trace=tracing.sampled(),
     )
 
 

@@ -49,11 +49,16 @@ from service.streams.opening import open_store
 from service.streams.store import MemoryStore
 from service.streams.token import Signer
 from service.tls import Certificates, Paths
+from service.tracing import Tracer, open_tracer
+from service.watching import Watch
 
 _MESSAGE_ROOM_BYTES = 512 * 1024
 """What a message over the WebSocket may hold beside an image of the largest size; resume tokens fit as well."""
 _STREAMS_SHARE = 0.75
 """Of the time to drain: streams end first, single requests are answered all the while and have the rest."""
+_LAST_SPANS_S = 2.0
+"""Of the time to drain, at most, for a collector to take what was traced."""
+_LAST_SCRAPE_S = 0.5
 _PREPARERS_PER_CPU = 2
 """Workers that wait for a device, on average every other one of them, keep the processors busy with the others."""
 
@@ -132,18 +137,25 @@ class Server:
         self._hub = _open_hub(settings, self._core)
         self._guard, self._credentials = _open_guard(settings, self._core.metrics)
         self._certificates = _open_certificates(settings, self._core.metrics)
+        self._tracer = _open_tracer(settings)
+        self._watch = Watch(
+            self._core.metrics, self._tracer, log_requests=settings.log.requests, share=settings.log.share
+        )
         self._http = HttpListener(settings.http.host, settings.http.port)
         self.http_port: int = self._http.port
+        self._scraped: HttpListener | None = None
         try:
+            if settings.metrics.port is not None:
+                where = settings.metrics
+                self._scraped = HttpListener(where.host, where.port, "REPPOSE_METRICS__PORT")
             self._rpc = RpcServer(
                 self._core.predictor,
                 self._hub,
-                self._core.metrics,
+                self._watch,
                 self._core.limits,
                 host=settings.grpc.host,
                 port=settings.grpc.port,
                 stream_frames=settings.grpc.stream_frames,
-                log_requests=settings.log.requests,
                 guard=self._guard,
                 bounds=_rpc_limits(settings),
                 credentials=self._certificates and self._certificates.grpc_credentials,
@@ -151,6 +163,8 @@ class Server:
             )
         except BaseException:
             self._http.close()
+            if self._scraped is not None:
+                self._scraped.close()
             raise
         self.grpc_port: int = self._rpc.port
         self.app = self._build_app()
@@ -164,14 +178,9 @@ class Server:
             self._certificates.start()
         await self._rpc.start()
         settings = self._settings
-        self._http.start(
-            self.app,
-            _connections(settings, self._core.metrics),
-            keep_alive_s=settings.http.keep_alive_s,
-            message_bytes=self._core.limits.bytes + _MESSAGE_ROOM_BYTES,
-            ping_s=settings.http.ping_s,
-            context=self._certificates and self._certificates.context,
-        )
+        self._listen(self._http, self.app)
+        if self._scraped is not None:
+            self._listen(self._scraped, app.scraping(self._core.metrics, self._guard))
         self._core.metrics.listeners.watch_connections(lambda: self._http.count)
         log.info(
             "listening",
@@ -180,12 +189,24 @@ class Server:
                 grpc=authority(settings.grpc.host, self.grpc_port),
                 http_port=self.http_port,
                 grpc_port=self.grpc_port,
+                **({} if self._scraped is None else {"metrics_port": self._scraped.port}),
             ),
         )
         async with self._loading:
             await self._core.load(settings)
         await self._say(None)
         log.info("ready", extra=facts(models=[model.reference for model in self._core.registry]))
+
+    def _listen(self, listener: HttpListener, application: ASGIApp) -> None:
+        settings = self._settings
+        listener.start(
+            application,
+            _connections(settings, self._core.metrics),
+            keep_alive_s=settings.http.keep_alive_s,
+            message_bytes=self._core.limits.bytes + _MESSAGE_ROOM_BYTES,
+            ping_s=settings.http.ping_s,
+            context=self._certificates and self._certificates.context,
+        )
 
     def reread_credentials(self) -> None:
         """Let in whom the files of credentials name now, and show the certificates that are there now; where one is
@@ -222,6 +243,10 @@ class Server:
         await self._credentials.stop()
         if self._certificates is not None:
             await self._certificates.stop()
+        if self._scraped is not None:
+            await self._scraped.stop(_LAST_SCRAPE_S)
+        if self._tracer is not None:
+            await self._tracer.close(min(_LAST_SPANS_S, max(0.0, ends_s - time.monotonic())))
         log.info("stopped", extra=facts(finished=finished))
         return finished
 
@@ -253,7 +278,8 @@ class Server:
                 stream.build(self._hub, settings.streams.origins),
                 sessions.build(self._hub, core.limits),
             ],
-            log_requests=settings.log.requests,
+            watch=self._watch,
+            scraped=settings.metrics.port is None,
         )
 
 
@@ -428,6 +454,14 @@ def _rpc_limits(settings: Settings) -> RpcLimits:
         idle_s=settings.streams.idle_s,
         ping_s=grpc.ping_s,
         keep_alive_s=grpc.keep_alive_s,
+    )
+
+
+def _open_tracer(settings: Settings) -> Tracer | None:
+    """What records spans, if anything does. Raises StartupError."""
+    wanted = settings.tracing
+    return open_tracer(
+        wanted.endpoint, share=wanted.share, name=wanted.name, version=app.version_of_package()
     )
 
 

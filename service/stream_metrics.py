@@ -4,22 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from service import status
+from service import status, tracing
+from service.histogram import Histogram, Series
 from service.streams.contract import Answered, Dropped, DropReason, Outcome
 from service.streams.smoothing import Reset
 from service.streams.store import Event
+from service.types import Prediction
 
 _AGE_SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.5, 5.0)
 
 
 class StreamMetrics:
-    """Hears about streams (`hub.Observer`) and about the store of the sessions (`store.Observer`)."""
+    """Hears about streams (`hub.Observer`) and about the store of the sessions (`store.Observer`).
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    Args:
+        registry: to be collected from.
+        stage: the series of a model, its version and one of `metrics.STAGES`.
+    """
+
+    def __init__(self, registry: CollectorRegistry, stage: Callable[[str, str, str], Series]) -> None:
+        self._stage = stage
         self._streams = Gauge(
             "reppose_streams", "Streams with a configuration that are open.", ["transport"], registry=registry
+        )
+        self._ended = Counter(
+            "reppose_streams_ended",
+            "Streams with a configuration that ended or were refused; outcome is 'ok' or the code of an error.",
+            ["transport", "outcome"],
+            registry=registry,
         )
         self._sessions = Gauge(
             "reppose_sessions",
@@ -48,12 +62,12 @@ class StreamMetrics:
         self._drops = Counter(
             "reppose_stream_frames_dropped", "Frames that were not looked at.", ["reason"], registry=registry
         )
-        self._age_seconds = Histogram(
+        self._age = Histogram(
             "reppose_stream_frame_age_seconds",
             "From the arrival of a frame of a stream to its answer, the mailbox included.",
             buckets=_AGE_SECONDS,
             registry=registry,
-        )
+        ).labels()
         self._resets = Counter(
             "reppose_smoothing_resets",
             "Times that a person's past was forgotten: after a gap, or because of a jump.",
@@ -77,8 +91,17 @@ class StreamMetrics:
         self._streams.labels(transport).inc()
 
     def closed(self, transport: str) -> None:
-        """A stream has ended."""
+        """A stream that was opened is no longer there."""
         self._streams.labels(transport).dec()
+
+    def ended(self, transport: str, failure: Exception | None) -> None:
+        """A stream has come to its end, or could not be opened."""
+        outcome = status.OK if failure is None else status.status_of(failure).code
+        self._ended.labels(transport, outcome).inc()
+
+    def encoded(self, prediction: Prediction, seconds: float) -> None:
+        """The answer to a frame became JSON or a message."""
+        self._stage(prediction.model, prediction.version, "encode").observe(seconds)
 
     def resumed(self, source: str) -> None:
         """Something was continued."""
@@ -92,7 +115,9 @@ class StreamMetrics:
         """A frame has its outcome."""
         if isinstance(outcome, Answered):
             self._ok.inc()
-            self._age_seconds.observe(outcome.age_s)
+            self._age.observe(outcome.age_s, tracing.exemplar())
+            seen = outcome.prediction
+            self._stage(seen.model, seen.version, "smooth").observe(outcome.smooth_s)
             for pose in outcome.poses:
                 if pose.reset is not None:
                     self._by_reset[pose.reset].inc()

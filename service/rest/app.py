@@ -15,24 +15,29 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import logs, status
+from service import logs, status, tracing
 from service.auth.guard import OPEN_TO_ALL, Guard
 from service.errors import InvalidRequest, ServiceError
 from service.health import Readiness
 from service.images import ImageLimits
-from service.logs import facts, log
+from service.logs import log
 from service.metrics import Metrics
 from service.predictor import Predictor
 from service.registry import Registry
-from service.rest import access, body, routes, schemas, shielding
-from service.rest.pose import PoseFirst
+from service.rest import access, body, routes, schemas, scrape, shielding
+from service.rest.pose import NAME, PATH, PoseFirst
 from service.status import Report
+from service.tracing import Trace
+from service.watching import Watch
 
 REQUEST_ID = b"x-request-id"
 SERVER_TIMING = b"server-timing"
+TRACERESPONSE = tracing.TRACERESPONSE.encode()
 COUNTED = ("pose", "models", "frames", "session")
 """Names of the routes that the metrics count; the others are asked by machines, all day long."""
 
+_TRACE = (tracing.TRACEPARENT.encode(), tracing.TRACESTATE.encode())
+_LONGEST_PATH = 200
 _DESCRIPTION = """Photographs in, poses out. The same numbers over gRPC: `reppose.v1.PoseService`.
 
 Every error has the form `{"error": {"code": ..., "message": ..., "field": ...}}`; `code` is stable, `field`
@@ -51,7 +56,8 @@ def build(
     further: Sequence[APIRouter] = (),
     docs: bool = True,
     cors_origins: Sequence[str] = (),
-    log_requests: bool = True,
+    watch: Watch | None = None,
+    scraped: bool = True,
 ) -> ASGIApp:
     """The application over these objects.
 
@@ -61,10 +67,11 @@ def build(
         further: routes such as those of `rest.admin`.
         docs: whether the documentation is there.
         cors_origins: pages whose scripts may read answers.
-        log_requests: write a line for every request.
+        watch: hears of every request; one over the metrics that logs all, where there is none.
+        scraped: whether `/metrics` is there.
     """
-    rest = framework(registry, readiness, metrics, further, guard=guard, docs=docs)
-    around = _AroundRequests(PoseFirst(rest, predictor, limits, guard), metrics, log_requests)
+    rest = framework(registry, readiness, metrics, further, guard=guard, docs=docs, scraped=scraped)
+    around = _AroundRequests(PoseFirst(rest, predictor, limits, guard), watch or Watch(metrics))
     return shielding.cross_origin(around, cors_origins) if cors_origins else around
 
 
@@ -76,17 +83,20 @@ def framework(
     *,
     guard: Guard = OPEN_TO_ALL,
     docs: bool = True,
+    scraped: bool = True,
 ) -> FastAPI:
     """Every route but that of the poses, and the documentation of all."""
     app = FastAPI(
         title="RepPose",
-        version=_version(),
+        version=version_of_package(),
         description=_DESCRIPTION,
         openapi_url="/openapi.json" if docs else None,
         dependencies=[Depends(access.dependency(guard))],
         generate_unique_id_function=lambda route: route.name,
     )
-    app.include_router(routes.build(registry, readiness, metrics.registry))
+    app.include_router(routes.build(registry, readiness))
+    if scraped:
+        app.include_router(scrape.build(metrics.registry))
     for router in further:
         app.include_router(router)
     app.add_exception_handler(RequestValidationError, _wrong_query)
@@ -94,6 +104,15 @@ def framework(
     app.add_exception_handler(Exception, _any_error)
     app.openapi = _described(app.openapi)
     return app
+
+
+def scraping(metrics: Metrics, guard: Guard = OPEN_TO_ALL) -> ASGIApp:
+    """`/metrics` and nothing else, for a listener of its own."""
+    app = FastAPI(openapi_url=None, dependencies=[Depends(access.dependency(guard))])
+    app.include_router(scrape.build(metrics.registry))
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _any_error)
+    return _AroundRequests(app, Watch(metrics, log_requests=False))
 
 
 def _described(document: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
@@ -105,7 +124,7 @@ def _described(document: Callable[[], dict[str, Any]]) -> Callable[[], dict[str,
     return described
 
 
-def _version() -> str:
+def version_of_package() -> str:
     try:
         return version("reppose")
     except PackageNotFoundError:
@@ -143,20 +162,19 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 
 
 class _AroundRequests:
-    """Gives each request an id, answers what went wrong, counts and logs."""
+    """Gives each request an id, answers what went wrong, and tells of it."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, log_requests: bool) -> None:
+    def __init__(self, app: ASGIApp, watch: Watch) -> None:
         self._app = app
-        self._metrics = metrics
-        self._log_requests = log_requests
+        self._watch = watch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._websocket(scope, receive, send)
             return
         started = time.perf_counter()
-        sent = next((value for name, value in scope["headers"] if name == REQUEST_ID), None)
-        request_id = logs.begin_request(sent and sent.decode("latin-1")).encode()
+        request_id = _begin(scope).encode()
+        trace = self._traced(scope, scope["method"])
         http = 0
 
         async def send_with_id(message: Message) -> None:
@@ -166,6 +184,8 @@ class _AroundRequests:
                 headers = [*message["headers"], (REQUEST_ID, request_id), *shielding.headers(scope["path"])]
                 if (timing := scope.get("reppose.timing")) is not None:
                     headers.append((SERVER_TIMING, timing.header(time.perf_counter() - started).encode()))
+                if trace is not None:
+                    headers.append((TRACERESPONSE, trace.response.encode()))
                 message["headers"] = headers
             await send(message)
 
@@ -180,36 +200,70 @@ class _AroundRequests:
             answer = _reported(report, scope)
             if not http:
                 await answer(scope, receive, send_with_id)
-        self._note(scope, http, time.perf_counter() - started)
+        self._note(scope, http, started)
+        if trace is not None:
+            _end(trace, scope, scope["method"], {"http.response.status_code": http})
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer in words where one is refused before it is open; afterwards `rest.stream` does."""
+        started = time.perf_counter()
+        request_id = _begin(scope).encode()
+        trace = self._traced(scope, "WEBSOCKET")
+
+        async def send_with_trace(message: Message) -> None:
+            if message["type"] == "websocket.accept" and trace is not None:
+                message["headers"] = [*message.get("headers", ()), (TRACERESPONSE, trace.response.encode())]
+            await send(message)
+
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, send_with_trace)
         except ServiceError as error:
-            request_id = logs.begin_request(None).encode()
             answer = _reported(status.report(error), scope)
             answer.raw_headers += [(REQUEST_ID, request_id), *shielding.headers(scope["path"])]
-            if self._log_requests:
-                outcome = scope["reppose.outcome"]
-                log.info("request", extra=facts(transport="websocket", path=scope["path"], outcome=outcome))
+            self._watch.ended("websocket", None, scope["reppose.outcome"], started, path=_path(scope))
             await answer(scope, receive, send)
+        finally:
+            if trace is not None:
+                _end(trace, scope, "WEBSOCKET", {})
 
-    def _note(self, scope: Scope, http: int, seconds: float) -> None:
+    def _traced(self, scope: Scope, method: str) -> Trace | None:
+        """What machines ask all day long is not traced."""
+        if self._watch.tracer is None or not scope["path"].startswith("/v1/"):
+            return None
+        sent = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in _TRACE}
+        return self._watch.tracer.begin(method, sent, {"http.request.method": method})
+
+    def _note(self, scope: Scope, http: int, started: float) -> None:
         outcome = scope.get("reppose.outcome", status.OK)
         route = scope.get("reppose.route") or getattr(scope.get("route"), "name", None)
-        if route in COUNTED:
-            self._metrics.answered("http", route, outcome, seconds)
-        if self._log_requests and (route in COUNTED or outcome != status.OK):
-            log.info(
-                "request",
-                extra=facts(
-                    transport="http",
-                    method=scope["method"],
-                    path=scope["path"],
-                    status=http,
-                    outcome=outcome,
-                    ms=round(seconds * 1e3, 2),
-                    **({"client": name} if (name := access.caller(scope).name) else {}),
-                ),
-            )
+        if (encode_s := scope.get("reppose.encode_s")) is not None:
+            self._watch.metrics.stage(*scope["reppose.model"], "encode").observe(encode_s)
+        more: dict[str, object] = {"method": scope["method"], "path": _path(scope), "status": http}
+        if name := access.caller(scope).name:
+            more["client"] = name
+        self._watch.ended("http", route if route in COUNTED else None, outcome, started, **more)
+
+
+def _begin(scope: Scope) -> str:
+    """The id of a request, the client's own where it sent one."""
+    sent = next((value for name, value in scope["headers"] if name == REQUEST_ID), None)
+    return logs.begin_request(sent and sent.decode("latin-1"))
+
+
+def _end(trace: Trace, scope: Scope, method: str, attributes: dict[str, object]) -> None:
+    path = _path(scope, otherwise="")
+    if path:
+        attributes["http.route"] = path
+    trace.end(
+        scope.get("reppose.outcome", status.OK), name=f"{method} {path}".rstrip(), attributes=attributes
+    )
+
+
+def _path(scope: Scope, otherwise: str | None = None) -> str:
+    """The route of a request; of a path that is not served what it says, as far as the log has room for it."""
+    if scope.get("reppose.route") == NAME:
+        return PATH
+    route = getattr(scope.get("route"), "path", None)
+    if route is not None:
+        return route
+    return scope["path"][:_LONGEST_PATH] if otherwise is None else otherwise

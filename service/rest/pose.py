@@ -8,6 +8,7 @@ goes without it; `rest.routes` declares the same path for the documentation, and
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from typing import Any
 from urllib.parse import parse_qsl
@@ -15,6 +16,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service import tracing
 from service.auth import roles
 from service.auth.guard import Guard
 from service.images import ImageLimits
@@ -56,7 +58,10 @@ class PoseFirst:
         prediction = await _while_connected(receive, answer)
         scope["reppose.timing"] = prediction.timing
         if prediction.picture is None:
+            began_s = time.perf_counter()
             media, content = b"application/json", schemas.prediction_json(prediction)
+            scope["reppose.encode_s"] = tracing.spent("encode", began_s)
+            scope["reppose.model"] = prediction.model, prediction.version
         else:
             media, content = b"image/png", prediction.picture
         headers = [(b"content-type", media), (b"content-length", b"%d" % len(content))]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from fastapi.responses import JSONResponse
 
 from service.health import Readiness
 from service.images import FORMATS
@@ -59,7 +58,6 @@ _POSE_ERRORS = {
 def build(
     registry: Registry,
     readiness: Readiness,
-    collectors: CollectorRegistry,
 ) -> APIRouter:
     """All routes over these objects; that of the poses only for the documentation, `rest.pose` answers it."""
     router = APIRouter()
@@ -128,17 +126,5 @@ def build(
             status="ready" if readiness.ready else "not_ready", reason=readiness.reason
         )
         return JSONResponse(state.model_dump(), status_code=200 if readiness.ready else 503)
-
-    @router.get(
-        "/metrics",
-        name="metrics",
-        tags=["operation"],
-        summary="Prometheus metrics",
-        response_class=PlainTextResponse,
-        responses=schemas.refusals(),
-    )
-    async def metrics() -> Response:
-        """The series of `service/metrics.py` in the text format of Prometheus."""
-        return Response(generate_latest(collectors), media_type=CONTENT_TYPE_LATEST)
 
     return router

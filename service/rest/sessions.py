@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
+from service import tracing
 from service.errors import InvalidRequest, UnknownSession, UnsupportedMedia
 from service.images import ImageLimits
 from service.rest import access, body, examples
@@ -116,8 +118,11 @@ def build(hub: Hub, limits: ImageLimits) -> APIRouter:
             config, caller.owner, frame, numbered=query.sequence is not None, deadline_s=deadline_s
         )
         request.scope["reppose.timing"] = answer.prediction.timing
+        began_s = time.perf_counter()
         content = {"session": forms.opened_json(opened), "sequence": answer.sequence}
-        return Response(orjson.dumps(content | forms.tracked_json(answer)), media_type="application/json")
+        encoded = orjson.dumps(content | forms.tracked_json(answer))
+        hub.encoded(answer, tracing.spent("encode", began_s))
+        return Response(encoded, media_type="application/json")
 
     @router.delete(
         PATH,

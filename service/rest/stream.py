@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import math
 import struct
+import time
 from collections.abc import Collection
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -28,7 +29,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ValidationError
 from starlette.websockets import WebSocketDisconnect
 
-from service import logs, status
+from service import status
 from service.auth.visit import Visit
 from service.errors import DeadlineExceeded, InvalidRequest, PermissionDenied, Unauthenticated
 from service.logs import log
@@ -58,7 +59,6 @@ def build(hub: Hub, origins: Collection[str]) -> APIRouter:
 
     @router.websocket(PATH, name="stream")
     async def stream(websocket: WebSocket) -> None:
-        logs.begin_request(websocket.headers.get("x-request-id"))
         origin = websocket.headers.get("origin")
         if origin is not None and not allowed(origin, websocket.headers.get("host", ""), origins):
             content = schemas.error_json(
@@ -106,7 +106,7 @@ async def _serve(websocket: WebSocket, hub: Hub) -> None:
 
 
 async def _talk(websocket: WebSocket, hub: Hub, stream: Stream, visit: Visit) -> None:
-    writer = asyncio.create_task(_write(websocket, stream))
+    writer = asyncio.create_task(_write(websocket, hub, stream))
     reader = asyncio.create_task(_read(websocket, stream, visit))
     try:
         await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
@@ -160,10 +160,14 @@ async def _read(websocket: WebSocket, stream: Stream, visit: Visit) -> None:
             stream.fail(error)
 
 
-async def _write(websocket: WebSocket, stream: Stream) -> None:
-    await _send(websocket, {"opened": forms.opened_json(stream.opened)})
+async def _write(websocket: WebSocket, hub: Hub, stream: Stream) -> None:
+    await websocket.send(_message({"opened": forms.opened_json(stream.opened)}))
     while (outcome := await stream.next_outcome()) is not None:
-        await _send(websocket, outcome_json(outcome))
+        began_s = time.perf_counter()
+        message = _message(outcome_json(outcome))
+        if isinstance(outcome, Answered):
+            hub.encoded(outcome, time.perf_counter() - began_s)
+        await websocket.send(message)
 
 
 def _still_there(message: Any) -> None:
@@ -212,8 +216,8 @@ def _report(error: Exception) -> Report:
     return report
 
 
-async def _send(websocket: WebSocket, message: dict[str, Any]) -> None:
-    await websocket.send({"type": "websocket.send", "text": orjson.dumps(message).decode()})
+def _message(content: dict[str, Any]) -> dict[str, str]:
+    return {"type": "websocket.send", "text": orjson.dumps(content).decode()}
 
 
 async def _close(websocket: WebSocket, error: Exception | None) -> None:
@@ -222,7 +226,8 @@ async def _close(websocket: WebSocket, error: Exception | None) -> None:
         await websocket.close(NORMAL)
         return
     report = _report(error)
-    await _send(websocket, {"error": forms.error_json(report)})
+    websocket.scope["reppose.outcome"] = report.status.code
+    await websocket.send(_message({"error": forms.error_json(report)}))
     if report.status is status.INTERNAL:
         code = INTERNAL
     else:

@@ -6,8 +6,9 @@ from typing import NoReturn
 
 import grpc
 
-from service import logs, status
+from service import logs, status, tracing
 from service.logs import log
+from service.tracing import TRACEPARENT, TRACERESPONSE, TRACESTATE
 
 REQUEST_ID = "x-request-id"
 SERVER_TIMING = "server-timing"
@@ -23,6 +24,21 @@ def begin(context: grpc.aio.ServicerContext) -> str:
     return logs.begin_request(sent)
 
 
+def trace_context(context: grpc.aio.ServicerContext) -> dict[str, str]:
+    """What the caller sent of its trace."""
+    return {
+        name: value
+        for name, value in context.invocation_metadata() or ()
+        if name in (TRACEPARENT, TRACESTATE) and isinstance(value, str)
+    }
+
+
+def trace_response() -> tuple[tuple[str, str], ...]:
+    """Which span answers, where there is one."""
+    trace = tracing.current()
+    return () if trace is None else ((TRACERESPONSE, trace.response),)
+
+
 def report(error: Exception) -> status.Report:
     """What the client is told; an error of the service's own goes to the log."""
     told = status.report(error)
@@ -33,9 +49,11 @@ def report(error: Exception) -> status.Report:
 
 async def abort(context: grpc.aio.ServicerContext, told: status.Report, request_id: str) -> NoReturn:
     """End the call with what the client is told."""
-    details = [(REQUEST_ID, request_id), (CODE, told.status.code)]
+    details = [(REQUEST_ID, request_id), (CODE, told.status.code), *trace_response()]
     if told.field:
         details.append((FIELD, told.field))
     if told.retry_after_s is not None:
         details.append((RETRY_AFTER, f"{told.retry_after_s:.3f}"))
+    if (trace := tracing.current()) is not None:
+        trace.outcome = told.status.code
     await context.abort(told.status.grpc, told.message, tuple(details))

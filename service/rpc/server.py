@@ -13,14 +13,13 @@ from grpc_reflection.v1alpha import reflection
 from service.auth.guard import OPEN_TO_ALL, Guard
 from service.errors import StartupError
 from service.images import ImageLimits
-from service.logs import facts, log
-from service.metrics import Metrics
 from service.pb.reppose.v1 import pose_pb2, pose_pb2_grpc
 from service.predictor import Predictor
 from service.rpc.access import Access
 from service.rpc.patience import Patience
 from service.rpc.servicer import PoseServicer
 from service.streams.hub import Hub
+from service.watching import Watch
 
 SERVICE = pose_pb2.DESCRIPTOR.services_by_name["PoseService"].full_name
 
@@ -76,11 +75,10 @@ class RpcServer:
     Args:
         predictor: answers frames.
         hub: has the streams with a config.
-        metrics: counts frames.
+        watch: hears of every frame.
         limits: on an image's bytes, from which the longest message follows.
         host, port: where to listen; port 0 takes any free one.
         stream_frames: most unanswered frames of one stream.
-        log_requests: write a line for every request.
         guard: who may ask.
         bounds: of connections and calls.
         credentials: for TLS; None for none.
@@ -94,13 +92,12 @@ class RpcServer:
         self,
         predictor: Predictor,
         hub: Hub,
-        metrics: Metrics,
+        watch: Watch,
         limits: ImageLimits,
         *,
         host: str,
         port: int,
         stream_frames: int,
-        log_requests: bool,
         guard: Guard = OPEN_TO_ALL,
         bounds: RpcLimits = RpcLimits(),
         credentials: grpc.ServerCredentials | None = None,
@@ -108,11 +105,8 @@ class RpcServer:
     ) -> None:
 
         def turned_away(service: str, method: str, code: str) -> None:
-            if service == SERVICE:
-                metrics.requests.labels("grpc", method, code).inc()
-            if log_requests:
-                said = facts(transport="grpc", method=method, service=service, outcome=code)
-                log.info("request", extra=said)
+            counted = method if service == SERVICE else None
+            watch.refused("grpc", counted, code, method=method, service=service)
 
         patience = Patience(bounds.message_s, refused)
         access = Access(guard, turned_away)
@@ -130,9 +124,8 @@ class RpcServer:
         self._poses = PoseServicer(
             predictor,
             hub,
-            metrics,
+            watch,
             stream_frames=stream_frames,
-            log_requests=log_requests,
             message_s=bounds.message_s,
             idle_s=bounds.idle_s,
         )

@@ -10,11 +10,9 @@ from contextlib import ExitStack, aclosing, contextmanager
 
 import grpc
 
-from service import status
+from service import status, tracing
 from service.auth.visit import Visit
 from service.errors import InvalidRequest, ServiceError
-from service.logs import facts, log
-from service.metrics import Metrics
 from service.pb.reppose.v1 import pose_pb2 as pb
 from service.pb.reppose.v1 import pose_pb2_grpc
 from service.predictor import Predictor
@@ -22,8 +20,12 @@ from service.rpc import access, convert, metadata, stream
 from service.rpc.metadata import REQUEST_ID, SERVER_TIMING
 from service.rpc.patience import late
 from service.streams.hub import Hub
+from service.tracing import Trace
+from service.types import Prediction
+from service.watching import Watch
 
 STOPPING = "the service is stopping"
+_SERVICE = pb.DESCRIPTOR.services_by_name["PoseService"].full_name
 _Answer = asyncio.Task[pb.EstimateStreamResponse]
 
 
@@ -33,9 +35,8 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
     Args:
         predictor: answers frames.
         hub: has the streams with a config.
-        metrics: counts frames.
+        watch: hears of every frame.
         stream_frames: most unanswered frames of one stream.
-        log_requests: write a line for every request and every stream.
         message_s: how long the first message of a stream may take.
         idle_s: how long each further one may, of a stream without a config.
     """
@@ -44,18 +45,16 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         self,
         predictor: Predictor,
         hub: Hub,
-        metrics: Metrics,
+        watch: Watch,
         *,
         stream_frames: int,
-        log_requests: bool = True,
         message_s: float = 30.0,
         idle_s: float = 60.0,
     ) -> None:
         self._message_s, self._idle_s = message_s, idle_s
         self._predictor, self._hub = predictor, hub
-        self._metrics = metrics
+        self._watch = watch
         self._stream_frames = stream_frames
-        self._log_requests = log_requests
         self._calls = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -73,6 +72,7 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         """One image, one answer."""
         request_id = metadata.begin(context)
         started = time.perf_counter()
+        trace = self._traced("Estimate", context)
         with self._call():
             try:
                 caller = access.caller(context)
@@ -81,17 +81,21 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
                 prediction = await self._predictor.predict(
                     caller.metered(frame), options, deadline_s=_deadline(context)
                 )
+                began_s = time.perf_counter()
                 answer = convert.prediction_to(prediction)
+                self._encoded(prediction, began_s)
             except asyncio.CancelledError:
-                self._note("Estimate", status.CLIENT_GONE, started)
+                self._note("Estimate", status.CLIENT_GONE, started, trace)
                 raise
             except Exception as error:
                 report = metadata.report(error)
-                self._note("Estimate", report.status.code, started)
+                self._note("Estimate", report.status.code, started, trace)
                 await metadata.abort(context, report, request_id)
             timing = prediction.timing.header(time.perf_counter() - started)
-            context.set_trailing_metadata(((REQUEST_ID, request_id), (SERVER_TIMING, timing)))
-            self._note("Estimate", status.OK, started)
+            context.set_trailing_metadata(
+                ((REQUEST_ID, request_id), (SERVER_TIMING, timing), *metadata.trace_response())
+            )
+            self._note("Estimate", status.OK, started, trace)
             return answer
 
     async def EstimateStream(  # noqa: N802 - named by the contract
@@ -101,7 +105,7 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
     ) -> AsyncIterator[pb.EstimateStreamResponse]:
         """Many images, one answer each, in order; the frames of one video after a config, see `stream.serve`."""
         request_id = metadata.begin(context)
-        with self._call(), ExitStack() as held:
+        with self._call(), tracing.ending(self._traced("EstimateStream", context)), ExitStack() as held:
             first = await self._first(request_iterator, context, request_id)
             config = first.config if first is not None and first.WhichOneof("message") == "config" else None
             try:
@@ -191,21 +195,25 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
     async def _answer(self, message: pb.EstimateStreamRequest, visit: Visit) -> pb.EstimateStreamResponse:
         """The answer to one message of a stream; an error becomes an answer too."""
         started = time.perf_counter()
+        call = tracing.current()
+        trace = None if call is None else call.follow("frame", started)
         try:
             if message.WhichOneof("message") != "frame":
                 raise InvalidRequest("a message of the stream must hold a frame", field="frame")
             frame, options = convert.request_from(message.frame)
             prediction = await self._predictor.predict(visit.metered(frame), options, wait_for_room=True)
+            began_s = time.perf_counter()
             answer = pb.EstimateStreamResponse(sequence=message.sequence)
             convert.prediction_to(prediction, answer.prediction)
+            self._encoded(prediction, began_s)
         except asyncio.CancelledError:
-            self._note("EstimateStream", status.CLIENT_GONE, started)
+            self._note("EstimateStream", status.CLIENT_GONE, started, trace)
             raise
         except Exception as error:
             report = metadata.report(error)
-            self._note("EstimateStream", report.status.code, started)
+            self._note("EstimateStream", report.status.code, started, trace)
             return pb.EstimateStreamResponse(sequence=message.sequence, error=convert.error_to(report))
-        self._note("EstimateStream", status.OK, started)
+        self._note("EstimateStream", status.OK, started, trace)
         return answer
 
     @contextmanager
@@ -219,20 +227,23 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
             if not self._calls:
                 self._quiet.set()
 
-    def _note(self, method: str, outcome: str, started: float) -> None:
-        seconds = time.perf_counter() - started
-        self._metrics.answered("grpc", method, outcome, seconds)
-        if self._log_requests:
-            log.info(
-                "request",
-                extra=facts(
-                    transport="grpc",
-                    method=method,
-                    outcome=outcome,
-                    ms=round(seconds * 1e3, 2),
-                    **access.client(),
-                ),
-            )
+    def _traced(self, method: str, context: grpc.aio.ServicerContext) -> Trace | None:
+        if self._watch.tracer is None:
+            return None
+        return self._watch.tracer.begin(
+            f"{_SERVICE}/{method}",
+            metadata.trace_context(context),
+            {"rpc.system": "grpc", "rpc.service": _SERVICE, "rpc.method": method},
+        )
+
+    def _encoded(self, prediction: Prediction, began_s: float) -> None:
+        encode_s = tracing.spent("encode", began_s)
+        self._watch.metrics.stage(prediction.model, prediction.version, "encode").observe(encode_s)
+
+    def _note(self, method: str, outcome: str, started: float, trace: Trace | None) -> None:
+        self._watch.ended("grpc", method, outcome, started, method=method, **access.client())
+        if trace is not None:
+            trace.end(outcome)
 
 
 async def _all(

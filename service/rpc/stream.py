@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from functools import lru_cache
 
@@ -59,7 +60,11 @@ async def serve(
     try:
         yield opened_to(stream.opened)
         while (outcome := await stream.next_outcome()) is not None:
-            yield outcome_to(outcome)
+            began_s = time.perf_counter()
+            message = outcome_to(outcome)
+            if isinstance(outcome, Answered):
+                hub.encoded(outcome, time.perf_counter() - began_s)
+            yield message
     finally:
         reader.cancel()
         await asyncio.shield(hub.close(stream))

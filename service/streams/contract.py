@@ -102,6 +102,8 @@ class Answered:
     """From its arrival to this answer."""
     token: str | None = None
     """Where it was asked for."""
+    smooth_s: float = field(default=0.0, compare=False)
+    """How long it took to find the people again and to smooth their points."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ from service.streams.session import Session
 from service.streams.single import Singles
 from service.streams.store import NEW, Store, check_name
 from service.streams.token import Signer
+from service.types import Prediction
 
 CLOCKS = Clocks(time.monotonic, time.time)
 RULES = Rules()
@@ -58,7 +59,13 @@ class Observer(live.Observer, beginning.Observer, Protocol):
         """A stream begins."""
 
     def closed(self, transport: str) -> None:
-        """A stream has ended."""
+        """A stream that was opened is no longer there."""
+
+    def ended(self, transport: str, failure: Exception | None) -> None:
+        """A stream has come to its end, or could not be opened."""
+
+    def encoded(self, prediction: Prediction, seconds: float) -> None:
+        """The answer to a frame of a stream became JSON or a message."""
 
 
 @dataclass(eq=False, slots=True)
@@ -135,6 +142,15 @@ class Hub:
             NotReady, Overloaded, UnknownModel, UnknownDecoder, InvalidRequest, InvalidToken, BrokenSession,
             StoreUnavailable: it cannot be.
         """
+        try:
+            return await self._open(config, owner, transport, cut)
+        except Exception as error:
+            self._observer.ended(transport, error)
+            raise
+
+    async def _open(
+        self, config: StreamConfig, owner: str, transport: str, cut: Callable[[], None]
+    ) -> Stream:
         if self._draining:
             raise NotReady("the service is stopping")
         if len(self._held) + self._opening >= self._rules.streams:
@@ -163,6 +179,7 @@ class Hub:
                 await self._release(held)
         finally:
             self._observer.closed(held.transport)
+            self._observer.ended(held.transport, stream.failure)
             if not self._held:
                 self._quiet.set()
             if self._rules.log:
@@ -176,6 +193,10 @@ class Hub:
                         **stream.counts,
                     ),
                 )
+
+    def encoded(self, answer: Answered, seconds: float) -> None:
+        """The answer to a frame has become JSON or a message."""
+        self._observer.encoded(answer.prediction, seconds)
 
     async def frame(
         self,

@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from service import status, tracing
 from service.errors import DeadlineExceeded, NotReady, Overloaded
 from service.streams.contract import (
     Answered,
@@ -120,6 +122,7 @@ class Stream:
         self._last: asyncio.Future[None] | None = None
         self._room, self._work, self._ready = asyncio.Event(), asyncio.Event(), asyncio.Event()
         count = 1 if opened.tracking else in_flight
+        self._trace = tracing.current()
         self._runners = [asyncio.create_task(self._run()) for _ in range(count)]
 
     async def put(self, frame: StreamFrame) -> None:
@@ -205,7 +208,12 @@ class Stream:
     async def _run(self) -> None:
         while (slot := await self._take()) is not None:
             before, self._last = self._last, slot.done
+            trace = None
+            if self._trace is not None:
+                trace = self._trace.follow("frame", time.perf_counter() - self._age_s(slot))
             outcome = await self._answer(slot, before)
+            if trace is not None:
+                trace.end(_told(outcome))
             if isinstance(outcome, Answered):
                 self._ahead += 1
             self._settle(slot, outcome)
@@ -242,6 +250,7 @@ class Stream:
         if before is not None and not before.done():
             await asyncio.shield(before)  # or being stopped would cancel the other frame's future
         if failed is None:
+            began_s = time.perf_counter()
             try:
                 poses = self.session.update(
                     slot.time_s, prediction.poses, prediction.size, planned=planned, sequence=frame.sequence
@@ -249,8 +258,9 @@ class Stream:
             except Exception as error:
                 failed = error
         if failed is None:
+            smooth_s = tracing.spent("smooth", began_s)
             token = self._sign(self.session) if frame.want_token else None
-            return Answered(frame.sequence, prediction, poses, self._age_s(slot), token)
+            return Answered(frame.sequence, prediction, poses, self._age_s(slot), token, smooth_s)
         reason = _why_dropped(failed) if self._live else None
         if reason is None:
             return Failed(frame.sequence, failed)
@@ -270,6 +280,13 @@ class Stream:
 
     def _age_s(self, slot: _Slot) -> float:
         return self._clocks.monotonic() - slot.arrived_s
+
+
+def _told(outcome: Outcome) -> str:
+    """In a trace."""
+    if isinstance(outcome, Failed):
+        return status.status_of(outcome.error).code
+    return outcome.reason.value if isinstance(outcome, Dropped) else status.OK
 
 
 def _why_dropped(error: Exception) -> DropReason | None:

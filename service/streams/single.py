@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
+from service import tracing
 from service.errors import SessionConflict
 from service.streams.beginning import Beginnings
 from service.streams.contract import Answered, Clocks, Failed, Opened, Rules, StreamConfig, StreamFrame
@@ -84,10 +86,12 @@ class Singles:
             deadline_s=deadline_s,
             max_boxes=self._rules.boxes,
         )
+        began_s = time.perf_counter()
         poses = session.update(time_s, prediction.poses, prediction.size, planned=planned, sequence=sequence)
+        smooth_s = tracing.spent("smooth", began_s)
         if self._streamed(owner, name):
             raise SessionConflict("a stream has taken this session meanwhile")
         now_s = self._clocks.monotonic()
         await self._store.save(owner, name, session.to_bytes(), revision, now_s)
         token = self._beginnings.sign(session, owner) if frame.want_token else None
-        return Answered(sequence, prediction, poses, now_s - arrived_s, token), opened
+        return Answered(sequence, prediction, poses, now_s - arrived_s, token, smooth_s), opened

@@ -42,7 +42,7 @@ def series() -> dict[str, set[str]]:
     # The labels of a series that has no value yet can be had from its collector only.
     for collector in list(registry._collector_to_names):
         for metric in collector.describe() if hasattr(collector, "describe") else collector.collect():
-            labels = set(getattr(collector, "_labelnames", ()))
+            labels = set(getattr(collector, "_labelnames", getattr(collector, "label_names", ())))
             for suffix in suffixes.get(metric.type, []):
                 known[metric.name + suffix] = labels | ({"le"} if suffix == "_bucket" else set())
         for metric in collector.collect():

@@ -33,6 +33,7 @@ from service.settings import (
 from service.streams.hub import Hub
 from service.streams.store import MemoryStore
 from service.streams.token import Signer
+from service.watching import Watch
 
 LIMITS = ImageLimits(bytes=1000, pixels=1000, side=100)
 
@@ -65,8 +66,8 @@ def over_grpc(error: Exception, ask: Callable[[pose_pb2_grpc.PoseServiceStub], A
         failing, metrics = Failing(error), Metrics(CollectorRegistry())
         store, signer = MemoryStore(1, 60), Signer([b"a key for one test"], 60)
         server = RpcServer(
-            failing, Hub(failing.predict, Registry(), store, signer, metrics.streams), metrics, LIMITS,
-            host="127.0.0.1", port=0, stream_frames=2, log_requests=False,
+            failing, Hub(failing.predict, Registry(), store, signer, metrics.streams),
+            Watch(metrics, log_requests=False), LIMITS, host="127.0.0.1", port=0, stream_frames=2,
         )  # fmt: skip
         await server.start()
         try:
