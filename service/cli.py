@@ -11,6 +11,7 @@ cli = typer.Typer(
     add_completion=False,
     no_args_is_help=False,
     rich_markup_mode=None,
+    pretty_exceptions_show_locals=False,  # settings are among them, and secrets among the settings
     help="""Photographs in, poses out, over HTTP and gRPC.
 
 Without a command, `serve` runs. Try it on a photograph from a second terminal:
