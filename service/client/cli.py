@@ -24,7 +24,7 @@ from service.types import Image
 KEY = "REPPOSE_CLIENT_KEY"
 """Environment variable that may hold a key."""
 
-cli = typer.Typer(add_completion=False, rich_markup_mode=None)
+cli = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_show_locals=False)
 
 
 @cli.command(no_args_is_help=True)
