@@ -10,12 +10,13 @@ models: where a joint is as likely to be right, it counts as much.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from model_zoo.manifest import Calibration
+if TYPE_CHECKING:  # who only draws needs no manifest
+    from model_zoo.manifest import Calibration
 
 Floats = NDArray[np.floating[Any]]
 

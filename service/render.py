@@ -7,14 +7,17 @@ with the person.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from model_zoo.manifest import Calibration
 from model_zoo.scores import for_rules
 from model_zoo.skeletons import Skeleton
 from service.types import Floats, Image, Pose
+
+if TYPE_CHECKING:  # who draws elsewhere needs no manifest
+    from model_zoo.manifest import Calibration
 
 FAINT_SCORE = 0.15
 SURE_SCORE = 0.5

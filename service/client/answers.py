@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import grpc
 import numpy as np
 
 from service.pb.reppose.v1 import pose_pb2 as pb
-from service.types import Box, BoxSource, Floats
+from service.types import Box, BoxSource, Classified, Floats
 
 LOST = "lost"
 """Why a frame has no answer: the connection broke after it was sent. The only reason that no server gives."""
@@ -47,6 +47,21 @@ class ClientError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """What a model says of somebody beside the keypoints."""
+
+    presence: float | None
+    """Probability that somebody is there; None of a model that does not tell."""
+    classes: Mapping[str, Classified]
+    """Which of several classes they are of, by what these are classes of: `gesture`, `handedness`. Empty where nobody
+    is there."""
+
+
+NOTHING = Said(None, {})
+"""Of a model that says no more than keypoints."""
+
+
+@dataclass(frozen=True, slots=True)
 class Smoothed:
     """What a stream adds to a pose."""
 
@@ -60,6 +75,8 @@ class Smoothed:
     """By how much the points of what moves are estimated to be late."""
     reset: str | None
     """`gap` or `jump` where this person's past was forgotten before this frame."""
+    said: Said = NOTHING
+    """As of the person, calmed over time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +88,17 @@ class Person:
     box_source: BoxSource | None
     """Where the box comes from; None for one that this client does not know."""
     points: Floats
-    """(K, 2) x, y in pixels of the frame, as the model gave them."""
+    """(K, 2) x, y in pixels of the frame, as the model gave them; (0, 2) where it says that nobody is there."""
     scores: Floats
-    """(K,) 0 to 1."""
+    """(K,) 0 to 1; (0,) where nobody is there."""
     score: float
     """Mean of the scores."""
     smoothed: Smoothed | None = None
     """In a stream."""
+    said: Said = NOTHING
+    """What there is beside the keypoints."""
+    depth: Floats | None = None
+    """(K,) pixels behind the root keypoint; None of a model without depth, and where nobody is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +138,7 @@ def poses_from(message: pb.EstimateResponse, tracks: Sequence[pb.Track] = ()) ->
         model=f"{message.model}@{message.version}",
         decoder=message.decoder,
         size=(message.image.height, message.image.width),
-        keypoints=tuple(each.name for each in message.poses[0].keypoints) if message.poses else (),
+        keypoints=next((names for pose in (*message.poses, *tracks) if (names := _names(pose))), ()),
         people=tuple(_person(pose, track) for pose, track in pairs),
     )
 
@@ -158,8 +179,33 @@ def _person(pose: pb.Pose, track: pb.Track | None) -> Person:
         score=pose.score,
         smoothed=None
         if track is None
-        else Smoothed(track.id, *_read(track.keypoints), track.lag_ms, track.reset or None),
+        else Smoothed(track.id, *_read(track.keypoints), track.lag_ms, track.reset or None, _said(track)),
+        said=_said(pose),
+        depth=np.array([each.z for each in pose.keypoints])
+        if pose.keypoints and pose.keypoints[0].HasField("z")
+        else None,
     )
+
+
+def _said(message: pb.Pose | pb.Track) -> Said:
+    if not message.HasField("presence") and not message.classes:
+        return NOTHING
+    return Said(
+        message.presence if message.HasField("presence") else None,
+        {
+            each.of: Classified(
+                each.of,
+                labels := tuple(one.label for one in each.probabilities),
+                np.array([one.probability for one in each.probabilities]),
+                labels.index(each.label),
+            )
+            for each in message.classes
+        },
+    )
+
+
+def _names(message: pb.Pose | pb.Track) -> tuple[str, ...]:
+    return tuple(each.name for each in message.keypoints)
 
 
 def _read(keypoints: Iterable[pb.Keypoint]) -> tuple[Floats, Floats]:

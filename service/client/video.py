@@ -16,7 +16,7 @@ from model_zoo.skeletons import SKELETONS, Skeleton
 from service import render
 from service.client.answers import Answer, Poses
 from service.client.blocking import Stream
-from service.types import Image, Pose
+from service.types import Heads, Image, Pose
 
 AHEAD = 32
 """Pictures that wait in memory for their answers."""
@@ -131,7 +131,11 @@ def draw(picture: Image, poses: Poses, *, raw: bool = False) -> Image:
         points, scores = (
             (person.points, person.scores) if smoothed is None else (smoothed.points, smoothed.scores)
         )
-        found.append(Pose(person.box, person.box_source, points, scores, person.score))
+        if not len(points):
+            continue  # nobody is there
+        said = (person if smoothed is None else smoothed).said
+        heads = Heads(said.presence, True, 0.0, tuple(said.classes.values()), None)
+        found.append(Pose(person.box, person.box_source, points, scores, person.score, heads=heads))
     return render.draw(picture, found, _skeleton(poses.keypoints))
 
 

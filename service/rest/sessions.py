@@ -50,6 +50,8 @@ class FrameQuery(Schema):
     """As of `/v1/pose`."""
     heatmaps: bool = False
     """As of `/v1/pose`."""
+    min_presence: float | None = Field(None, ge=0, le=1)
+    """As of `/v1/pose`."""
     want_token: bool = False
     """The answer shall hold a resume token."""
     model: str | None = None
@@ -78,7 +80,9 @@ class FrameQuery(Schema):
     def options(self) -> Options:
         """As the hub takes them. Raises InvalidBoxes."""
         boxes = parse_boxes(self.boxes) if self.boxes else None
-        return Options(boxes=boxes, compare=self.compare, heatmaps=self.heatmaps)
+        return Options(
+            boxes=boxes, compare=self.compare, heatmaps=self.heatmaps, min_presence=self.min_presence
+        )
 
 
 def build(hub: Hub, limits: ImageLimits) -> APIRouter:

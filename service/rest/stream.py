@@ -184,6 +184,7 @@ def _frame(data: bytes, asked: forms.NextIn) -> StreamFrame:
         boxes=None if asked.boxes is None else tuple(map(tuple, asked.boxes)),
         compare=asked.compare,
         heatmaps=asked.heatmaps,
+        min_presence=asked.min_presence,
     )
     taken_s = None if math.isnan(timestamp_s) else timestamp_s
     return StreamFrame(sequence, Frame(data[HEAD.size :]), options, taken_s, asked.want_token)

@@ -10,7 +10,15 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import Field
 
-from service.rest.schemas import KeypointOut, PoseResponse, Schema, keypoints_json, prediction_json
+from service.rest.schemas import (
+    ClassifiedOut,
+    KeypointOut,
+    PoseResponse,
+    Schema,
+    heads_json,
+    keypoints_json,
+    prediction_json,
+)
 from service.status import Report
 from service.streams.contract import Answered, Closing, Dropped, Mode, Opened, StreamConfig
 from service.streams.session import StreamPose
@@ -75,6 +83,8 @@ class NextIn(Schema):
     """Every pose tells what all decoders find in it."""
     heatmaps: bool = False
     """Every pose holds its heatmaps."""
+    min_presence: float | None = Field(None, ge=0, le=1)
+    """As of `/v1/pose`."""
     want_token: bool = False
     """The answer shall hold a resume token."""
 
@@ -101,6 +111,11 @@ class TrackOut(Schema):
     """The same in frames."""
     reset: str | None = None
     """`gap` or `jump` where this person's past was forgotten before this frame."""
+    presence: float | None = Field(None, ge=0, le=1)
+    """As of `raw`, calmed: over time, and with a margin around `min_presence` so that nobody flickers. Where nobody is
+    there, there are no keypoints."""
+    classes: list[ClassifiedOut] | None = None
+    """As of `raw`, calmed: the label changes when another class has been clearly likelier for a while."""
 
 
 class FrameTimingOut(Schema):
@@ -202,11 +217,16 @@ def error_json(report: Report) -> dict[str, Any]:
 def _track(pose: StreamPose, names: tuple[str, ...]) -> dict[str, Any]:
     track = {
         "id": pose.track_id or 0,
-        "keypoints": keypoints_json(pose, names),
+        "keypoints": keypoints_json(pose, names) if pose.present else [],
         "lag_ms": pose.lag_ms,
         "lag_frames": pose.lag_frames,
     }
-    return track if pose.reset is None else track | {"reset": pose.reset.value}
+    if pose.reset is not None:
+        track["reset"] = pose.reset.value
+    heads = pose.heads
+    return (
+        track if heads is None else track | heads_json(heads.presence, heads.classes if heads.present else ())
+    )
 
 
 def _ms(seconds: float) -> float:

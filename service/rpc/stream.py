@@ -155,10 +155,15 @@ def _fill(message: pb.TrackedResponse, answer: Answered) -> None:
     convert.prediction_to(prediction, message.raw)
     for pose in answer.poses:
         track = message.tracks.add()
-        track.CopyFrom(_unplaced(prediction.keypoints))
+        if pose.present:
+            track.CopyFrom(_unplaced(prediction.keypoints))
+            convert.place(track.keypoints, pose)
         track.id, track.reset = pose.track_id or 0, pose.reset or ""
         track.lag_ms, track.lag_frames = pose.lag_ms, pose.lag_frames
-        convert.place(track.keypoints, pose)
+        if (heads := pose.heads) is not None:
+            if heads.presence is not None:
+                track.presence = heads.presence
+            convert.fill_classes(track.classes, heads.classes if heads.present else ())
     timing.queue_ms, timing.decode_ms = _ms(prediction.timing.queue_s), _ms(prediction.timing.decode_s)
     timing.infer_ms, timing.age_ms = _ms(prediction.timing.infer_s), _ms(answer.age_s)
     message.resume_token = answer.token or ""

@@ -110,7 +110,7 @@ class Beginnings:
             fault = error.errors(include_url=False, include_input=False)[0]
             where = [str(each) for each in fault["loc"]]
             raise InvalidRequest(f"{'.'.join(where)}: {fault['msg']}", where[0]) from error
-        return Session(settings, model.skeleton.sigmas)
+        return Session(settings, model.skeleton.sigmas, calibration=model.manifest.score_calibration)
 
     def _continued(self, data: bytes, config: StreamConfig) -> Session:
         """The session of these bytes, if it is what the client says that it is."""
@@ -125,4 +125,5 @@ class Beginnings:
             if not holds:
                 was = getattr(settings, field)
                 raise InvalidRequest(f"the session was opened with {field} {was!r}", field)
-        return Session(settings, self._registry.get(settings.model).skeleton.sigmas, begin)
+        model = self._registry.get(settings.model)
+        return Session(settings, model.skeleton.sigmas, begin, model.manifest.score_calibration)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Protocol
 
 from service.errors import InvalidBoxes
 from service.streams.contract import Opened, StreamFrame
 from service.streams.session import Session
-from service.types import Frame, Options, Prediction
+from service.types import Box, Frame, Options, Prediction
 
 
 class Predict(Protocol):
@@ -40,9 +41,7 @@ async def look(
     asked, sent = frame.options, frame.options.boxes
     expected = None if sent is not None else session.plan(time_s)
     if expected is not None:
-        options = Options(
-            expected[:max_boxes], opened.model, opened.decoder, compare=asked.compare, heatmaps=asked.heatmaps
-        )
+        options = _options(asked, opened, expected[:max_boxes])
         try:
             prediction = await predict(
                 frame.frame, options, wait_for_room=wait_for_room, deadline_s=deadline_s
@@ -52,6 +51,10 @@ async def look(
         else:
             if prediction.size == session.size:
                 return prediction, True
-    options = Options(sent, opened.model, opened.decoder, compare=asked.compare, heatmaps=asked.heatmaps)
+    options = _options(asked, opened, sent)
     prediction = await predict(frame.frame, options, wait_for_room=wait_for_room, deadline_s=deadline_s)
     return prediction, False
+
+
+def _options(asked: Options, opened: Opened, boxes: tuple[Box, ...] | None) -> Options:
+    return replace(asked, boxes=boxes, model=opened.model, decoder=opened.decoder, render=False)

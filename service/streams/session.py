@@ -16,11 +16,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from model_zoo.manifest import Calibration
+from model_zoo.scores import for_rules, of_rules
 from service.errors import BrokenSession, InvalidRequest
-from service.streams import smoothers, smoothing, state, tracking
+from service.streams import said, smoothers, smoothing, state, tracking
 from service.streams.smoothing import Reset
 from service.streams.state import SessionConfig, SessionState
-from service.types import Box, Floats, Pose
+from service.types import Box, Floats, Heads, Pose
 
 MAX_TIME_S = 1e12
 """Times beyond this are no times of frames."""
@@ -44,6 +48,13 @@ class StreamPose:
     """The same in intervals since this person's frame before."""
     reset: Reset | None
     """Why the person's past was forgotten before this frame, if it was."""
+    heads: Heads | None = None
+    """What is said beside keypoints by now; None of a model that says no more."""
+
+    @property
+    def present(self) -> bool:
+        """Whether somebody is there, so that keypoints mean anything."""
+        return self.heads is None or self.heads.present
 
 
 class Session:
@@ -53,6 +64,7 @@ class Session:
         config: what the stream was opened with.
         sigmas: (K,) OKS standard deviations of the model's skeleton.
         begin: the state to go on from; None for a new stream.
+        calibration: of the model's scores; None where these are as the net gives them.
 
     Raises:
         InvalidRequest: no such smoother, or not with these settings.
@@ -60,18 +72,25 @@ class Session:
     """
 
     def __init__(
-        self, config: SessionConfig, sigmas: Sequence[float], begin: SessionState | None = None
+        self,
+        config: SessionConfig,
+        sigmas: Sequence[float],
+        begin: SessionState | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         if len(sigmas) != config.keypoints:
             raise ValueError(f"{len(sigmas)} sigmas for {config.keypoints} keypoints")
         self.config = config
+        self._calibration = calibration
         self._smoother = smoothers.make(config.smoothing, config.parameters)
         begin = SessionState() if begin is None else begin
         self._tracker = tracking.Tracker(sigmas, state=begin.tracker)
         self._state = begin
 
     @classmethod
-    def from_bytes(cls, data: bytes, sigmas: Sequence[float]) -> Session:
+    def from_bytes(
+        cls, data: bytes, sigmas: Sequence[float], calibration: Calibration | None = None
+    ) -> Session:
         """Go on where `to_bytes` was called.
 
         Raises:
@@ -83,7 +102,7 @@ class Session:
             raise BrokenSession(
                 f"the session is of a model with {config.keypoints} keypoints, not {len(sigmas)}"
             )
-        return cls(config, sigmas, begin)
+        return cls(config, sigmas, begin, calibration)
 
     def to_bytes(self) -> bytes:
         """The session as it is after the last `update`."""
@@ -149,32 +168,47 @@ class Session:
             InvalidRequest: time does not move on; nothing has changed then.
         """
         self.check_time(time_s)
-        found = [tracking.Found(pose.box, pose.points, pose.scores) for pose in poses]
+        found = [tracking.Found(pose.box, pose.points, self._trusted(pose)) for pose in poses]
         ids = self._tracker.update(time_s, found, size, planned=planned)
         kept = {track.id for track in self._tracker.state.tracks}
         states = {number: each for number, each in self._state.smoothing.items() if number in kept}
+        heard = {number: each for number, each in self._state.said.items() if number in kept}
         answers = []
-        for number, pose in zip(ids, poses, strict=True):
+        for number, pose, look in zip(ids, poses, found, strict=True):
             if number is None:
-                answers.append(StreamPose(pose, None, pose.points, pose.scores, 0.0, 0.0, None))
+                answers.append(StreamPose(pose, None, pose.points, pose.scores, 0.0, 0.0, None, pose.heads))
                 continue
             smoothed, after = smoothing.smooth(
-                self._smoother, states.get(number), time_s, pose.points, pose.scores
+                self._smoother, states.get(number), time_s, pose.points, look.scores
             )
             if number in kept:
                 states[number] = after
-            answers.append(_answer(pose, number, smoothed))
-        self._state = SessionState(time_s, sequence, self._tracker.state, states)
+            heads = pose.heads
+            if heads is not None:
+                heads, remembered = said.calm(heard.get(number), time_s, heads)
+                if number in kept:
+                    heard[number] = remembered
+            answers.append(self._answer(pose, number, smoothed, heads))
+        self._state = SessionState(time_s, sequence, self._tracker.state, states, heard)
         return tuple(answers)
 
+    def _trusted(self, pose: Pose) -> Floats:
+        """Scores on the scale that the rules of following and smoothing are on; of nobody they are 0."""
+        heads = pose.heads
+        if heads is not None and heads.presence is not None and heads.presence < said.bounds(heads.least)[0]:
+            return np.zeros_like(pose.scores)
+        return for_rules(pose.scores, self._calibration)
 
-def _answer(pose: Pose, number: int, smoothed: smoothing.Smoothed) -> StreamPose:
-    return StreamPose(
-        pose,
-        number,
-        smoothed.points.round(3),
-        smoothed.scores.round(4),
-        round(smoothed.lag_s * 1e3, 3),
-        round(smoothed.lag_frames, 3),
-        smoothed.reset,
-    )
+    def _answer(
+        self, pose: Pose, number: int, smoothed: smoothing.Smoothed, heads: Heads | None
+    ) -> StreamPose:
+        return StreamPose(
+            pose,
+            number,
+            smoothed.points.round(3),
+            of_rules(smoothed.scores, self._calibration).round(4),
+            round(smoothed.lag_s * 1e3, 3),
+            round(smoothed.lag_frames, 3),
+            smoothed.reset,
+            heads,
+        )

@@ -4,11 +4,13 @@ The bytes are small (about a kilobyte for one person), carry their version and a
 they are read: lengths, ranges and finiteness are checked, so that damaged bytes are an error and never a strange pose.
 Writing and reading lose nothing: the arrays are float32 already, see `smoothing.py` and `tracking.py`.
 
-Layout, little-endian:
+Layout, little-endian; version 2 where anything was said beside keypoints, else 1:
 
     "RPS" version:u8  length:u16 config:JSON  time:f64 sequence+1:u64  next_id:u32 height:u32 width:u32 tracks:u16
     per track: id:u32 flags:u8 time:f64 points:f32[K,2] scores:f32[K] centre:f32[2] extent:f32[2] velocity:f32[2]
         where smoothed: time:f64 size:f32 memory:f32[R,K,2] raw:f32[K,2] ages:f32[K] scores:f32[K]
+        where something was said: time:f64 presence:f32 (NaN for none) present:u8 outputs:u8
+            per output of classes: classes:u16 chosen:u16 means:f32[C]
     crc32:u32 of all before
 """
 
@@ -24,18 +26,24 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from model_zoo.manifest import MOST_OUTPUTS
+from model_zoo.outputs import MOST_CLASSES
 from service.errors import BrokenSession
 from service.streams import smoothers
+from service.streams.said import Said
 from service.streams.smoothing import FORGOTTEN, SmoothState
 from service.streams.tracking import MAX_ID, Track, TrackerState
 from service.types import Floats
 
-VERSION = 1
+VERSIONS = (1, 2)
+"""What is read; the first that has what a session holds is written, so that older replicas read it too."""
 MAX_BYTES = 4 * 1024 * 1024
 """No session is longer: 32 people of 1024 keypoints under a smoother of 8 rows take 3 MB. Longer bytes are not looked
 at."""
-_MAGIC = b"RPS" + bytes([VERSION])
-_CONFIDENT, _SMOOTHED = 1, 2
+_MAGIC = b"RPS"
+_CONFIDENT, _SMOOTHED, _SAID = 1, 2, 4
+_FLAGS = {1: _CONFIDENT | _SMOOTHED, 2: _CONFIDENT | _SMOOTHED | _SAID}
+"""Those that each version has."""
 _FAR = 1e15
 """No number of a state is so large."""
 _MAX_SIDE = 1_000_000
@@ -70,6 +78,8 @@ class SessionState:
     tracker: TrackerState = field(default_factory=TrackerState)
     smoothing: Mapping[int, SmoothState] = field(default_factory=dict)
     """By identity; of people who are in `tracker` as well."""
+    said: Mapping[int, Said] = field(default_factory=dict)
+    """The same of what is said beside keypoints."""
 
 
 def to_bytes(config: SessionConfig, state: SessionState) -> bytes:
@@ -78,6 +88,7 @@ def to_bytes(config: SessionConfig, state: SessionState) -> bytes:
     height, width = state.tracker.size or (0, 0)
     parts = [
         _MAGIC,
+        bytes([VERSIONS[bool(state.said)]]),
         struct.pack("<H", len(head)),
         head,
         struct.pack(
@@ -92,12 +103,19 @@ def to_bytes(config: SessionConfig, state: SessionState) -> bytes:
     ]
     for track in state.tracker.tracks:
         smoothed = state.smoothing.get(track.id)
+        heard = state.said.get(track.id)
         flags = _CONFIDENT * track.confident + _SMOOTHED * (smoothed is not None)
+        flags += _SAID * (heard is not None)
         parts.append(struct.pack("<IBd", track.id, flags, track.time_s))
         parts += map(_raw, (track.points, track.scores, track.centre, track.extent, track.velocity))
         if smoothed is not None:
             parts.append(struct.pack("<df", smoothed.time_s, smoothed.size))
             parts += map(_raw, (smoothed.memory, smoothed.raw, smoothed.ages_s, smoothed.scores))
+        if heard is not None:
+            presence = math.nan if heard.presence is None else heard.presence
+            parts.append(struct.pack("<dfBB", heard.time_s, presence, heard.present, len(heard.classes)))
+            for means, chosen in heard.classes:
+                parts += struct.pack("<HH", len(means), chosen), _raw(means)
     body = b"".join(parts)
     return body + struct.pack("<I", zlib.crc32(body))
 
@@ -109,53 +127,58 @@ def from_bytes(data: bytes) -> tuple[SessionConfig, SessionState]:
         BrokenSession: the bytes are damaged, of another version, or say what no session can be.
         InvalidRequest: the session's smoother is not installed here.
     """
-    if not len(_MAGIC) + 4 <= len(data) <= MAX_BYTES or data[:3] != _MAGIC[:3]:
+    if not len(_MAGIC) + 5 <= len(data) <= MAX_BYTES or not data.startswith(_MAGIC):
         raise BrokenSession("these bytes are no session")
-    if data[3] != VERSION:
-        raise BrokenSession(f"the session is of version {data[3]}; this service reads version {VERSION}")
+    if (version := data[len(_MAGIC)]) not in VERSIONS:
+        known = " and ".join(map(str, VERSIONS))
+        raise BrokenSession(f"the session is of version {version}; this service reads {known}")
     body = data[:-4]
     if struct.unpack("<I", data[-4:])[0] != zlib.crc32(body):
         raise BrokenSession("the session is damaged")
-    reader = _Reader(body, len(_MAGIC))
+    reader = _Reader(body, len(_MAGIC) + 1)
     try:
         config = SessionConfig.model_validate_json(reader.take(reader.unpack("<H")[0]))
     except ValidationError as error:
         raise BrokenSession("the session's configuration cannot be read") from error
     rows = smoothers.make(config.smoothing, config.parameters).rows
-    state = _read_state(reader, config.keypoints, rows)
+    state = _read_state(reader, config.keypoints, rows, _FLAGS[version])
     _check(reader.at == len(body), "there are bytes left over")
     return config, state
 
 
-def _read_state(reader: _Reader, count: int, rows: int) -> SessionState:
+def _read_state(reader: _Reader, count: int, rows: int, flags: int) -> SessionState:
     time_s, sequence, next_id, height, width, people = reader.unpack("<dQIIIH")
     _check(sequence <= _MAX_SEQUENCE, "sequence")
     _check(1 <= next_id <= MAX_ID + 1 and people < next_id, "identities")
     _check((height > 0) == (width > 0) and max(height, width) <= _MAX_SIDE, "size of the frame")
     fresh = math.isnan(time_s)
     _check(math.isfinite(time_s) or (fresh and not people), "time")
-    tracks, smoothing = [], {}
+    tracks, smoothing, said = [], {}, {}
     for _ in range(people):
-        track, smoothed = _read_track(reader, count, rows)
+        track, smoothed, heard = _read_track(reader, count, rows, flags)
         _check((tracks[-1].id if tracks else 0) < track.id < next_id, "order of the identities")
-        _check(
-            track.time_s <= time_s and (smoothed is None or smoothed.time_s <= time_s), "order of the times"
-        )
+        times = (track.time_s, *(each.time_s for each in (smoothed, heard) if each is not None))
+        _check(max(times) <= time_s, "order of the times")
         tracks.append(track)
         if smoothed is not None:
             smoothing[track.id] = smoothed
+        if heard is not None:
+            said[track.id] = heard
     size = (height, width) if height else None
     return SessionState(
         None if fresh else time_s,
         sequence - 1 if sequence else None,
         TrackerState(next_id, size, tuple(tracks)),
         smoothing,
+        said,
     )
 
 
-def _read_track(reader: _Reader, count: int, rows: int) -> tuple[Track, SmoothState | None]:
+def _read_track(
+    reader: _Reader, count: int, rows: int, known: int
+) -> tuple[Track, SmoothState | None, Said | None]:
     number, flags, time_s = reader.unpack("<IBd")
-    _check(flags <= _CONFIDENT | _SMOOTHED and math.isfinite(time_s), "track")
+    _check(not flags & ~known and math.isfinite(time_s), "track")
     track = Track(
         number,
         time_s,
@@ -166,8 +189,23 @@ def _read_track(reader: _Reader, count: int, rows: int) -> tuple[Track, SmoothSt
         extent=reader.array(2, low=1.0),
         velocity=reader.array(2),
     )
-    if not flags & _SMOOTHED:
-        return track, None
+    smoothed = _read_smoothed(reader, count, rows) if flags & _SMOOTHED else None
+    return track, smoothed, _read_said(reader) if flags & _SAID else None
+
+
+def _read_said(reader: _Reader) -> Said:
+    time_s, presence, present, outputs = reader.unpack("<dfBB")
+    _check(math.isfinite(time_s) and (math.isnan(presence) or 0 <= presence <= 1), "presence")
+    _check(present <= 1 and outputs <= MOST_OUTPUTS, "presence")
+    classes = []
+    for _ in range(outputs):
+        count, chosen = reader.unpack("<HH")
+        _check(chosen < count <= MOST_CLASSES, "classes")
+        classes.append((reader.array(count, low=0.0, high=1.0), chosen))
+    return Said(time_s, None if math.isnan(presence) else presence, bool(present), tuple(classes))
+
+
+def _read_smoothed(reader: _Reader, count: int, rows: int) -> SmoothState:
     time_s, size = reader.unpack("<df")
     _check(math.isfinite(time_s) and 0 <= size <= _FAR, "smoothing")
     smoothed = SmoothState(
@@ -179,7 +217,7 @@ def _read_track(reader: _Reader, count: int, rows: int) -> tuple[Track, SmoothSt
         scores=reader.array(count, low=0.0, high=1.0),
     )
     _check(bool(((smoothed.ages_s >= 0) | (smoothed.ages_s == FORGOTTEN)).all()), "age of a joint")
-    return track, smoothed
+    return smoothed
 
 
 class _Reader:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,16 +11,21 @@ from typing import Any
 
 import cv2
 import grpc
+import httpx
 import numpy as np
 import pytest
 from google.protobuf import json_format
+from websockets.sync.client import connect
 
 from model_zoo.errors import HeatmapError
 from service import heads
+from service.client import Client
+from service.client.answers import NOTHING
+from service.client.video import draw
 from service.errors import InvalidRequest
 from service.heads import checked, read
 from service.pb.reppose.v1 import pose_pb2, pose_pb2_grpc
-from service.rest import schemas
+from service.rest import schemas, stream_schemas
 from tests import tiny_heads, tiny_model
 from tests.service import serving
 from tests.service.conftest import Scene
@@ -255,3 +262,145 @@ def test_a_probability_is_taken(value):
 def test_anything_else_is_not(value):
     with pytest.raises(InvalidRequest, match="between 0 and 1"):
         checked(value)
+
+
+RATE_HZ = 20
+
+
+def film(scene: Scene) -> list[bytes]:
+    """Somebody in even light, then with one bad frame, then brighter on one side, then gone."""
+    even = [tiny_heads.shade(scene.picture, scene.box, 0)] * 6
+    bad = [tiny_heads.shade(scene.picture, scene.box, -30)]
+    bright = [tiny_heads.shade(scene.picture, scene.box, 30)] * 12
+    gone = [np.full_like(scene.picture, tiny_model.GREY)] * 8
+    return [tiny_model.encode(each) for each in (*even, *bad, *even, *bright, *gone)]
+
+
+def grpc_film(both: serving.Service, frames: list[bytes], begin: int = 0, token: str = "") -> list[Any]:
+    """The tracked answers to a file over gRPC; the first ones are from `begin` on."""
+    config = pose_pb2.StreamConfig(model=tiny_heads.NAME, mode=pose_pb2.STREAM_MODE_FILE, resume_token=token)
+    requests = [pose_pb2.EstimateStreamRequest(config=config)]
+    requests += [
+        pose_pb2.EstimateStreamRequest(
+            sequence=number,
+            timestamp_s=number / RATE_HZ,
+            want_token=True,
+            frame=pose_pb2.EstimateRequest(image=data),
+        )
+        for number, data in enumerate(frames[begin:], begin)
+    ]
+    with grpc.insecure_channel(both.target) as channel:
+        answers = list(pose_pb2_grpc.PoseServiceStub(channel).EstimateStream(iter(requests)))
+    assert answers[0].HasField("opened")
+    assert all(each.HasField("tracked") for each in answers[1:])
+    return [each.tracked for each in answers[1:]]
+
+
+def facts_of(track: Any) -> tuple[Any, ...]:
+    """What a track says beside its points."""
+    classes = [
+        (each.of, each.label, each.probability, tuple(one.probability for one in each.probabilities))
+        for each in track.classes
+    ]
+    return track.id, track.presence, len(track.keypoints), classes
+
+
+def test_a_stream_calms_what_is_said(both, scene):
+    frames = film(scene)
+    answers = grpc_film(both, frames)
+    raw = [each.raw.poses[0] for each in answers]
+    tracks = [each.tracks[0] for each in answers]
+    assert [each.id for each in tracks[:25]] == [1] * 25
+    gestures = [each.classes[0].label for each in tracks[:25]]
+    assert raw[6].classes[0].label == "dark"  # the bad frame
+    changed = gestures.index("bright")
+    assert gestures == ["even"] * changed + ["bright"] * (25 - changed)
+    assert 13 < changed <= 19
+    assert [each.presence for each in raw[25:]] == [0.0] * 8
+    there = [bool(each.keypoints) for each in tracks]
+    assert there[:25] == [True] * 25
+    assert not any(there[28:])
+    assert tracks[25].id in (0, 1)
+    for track in tracks:
+        assert 0 <= track.presence <= 1
+
+
+def test_websocket_and_sessions_say_what_grpc_says(both, scene):
+    frames = film(scene)
+    expected = [facts_of(each.tracks[0]) for each in grpc_film(both, frames)]
+    url = both.url.replace("http", "ws", 1) + "/v1/stream"
+    found, held = [], []
+    with connect(url, compression=None, proxy=None, max_size=None) as socket:
+        socket.send(json.dumps({"model": tiny_heads.NAME, "mode": "file"}))
+        for number, data in enumerate(frames):
+            socket.send(struct.pack("<Qd", number, number / RATE_HZ) + data)
+        socket.send(json.dumps({"end": True}))
+        assert "opened" in json.loads(socket.recv(60))
+        for _ in frames:
+            found.append(json.loads(socket.recv(60))["tracked"]["tracks"][0])
+    with httpx.Client(base_url=both.url, trust_env=False, timeout=60) as client:
+        for number, data in enumerate(frames):
+            answer = client.post(
+                "/v1/sessions/film/frames",
+                content=data,
+                headers={"Content-Type": "image/png"},
+                params={"model": tiny_heads.NAME, "sequence": number, "timestamp_s": number / RATE_HZ},
+            )
+            assert answer.status_code == 200, answer.text
+            stream_schemas.TrackedResponse.model_validate_json(answer.content)
+            held.append(answer.json()["tracks"][0])
+    for answers in (found, held):
+        said = [
+            (
+                each["id"],
+                each["presence"],
+                len(each["keypoints"]),
+                [
+                    (
+                        one["of"],
+                        one["label"],
+                        one["probability"],
+                        tuple(p["probability"] for p in one["probabilities"]),
+                    )
+                    for one in each.get("classes", [])
+                ],
+            )
+            for each in answers
+        ]
+        assert said == expected
+
+
+@pytest.mark.parametrize("cut", [3, 8, 16, 26])
+def test_a_resumed_stream_says_what_it_would_have_said(both, scene, cut):
+    frames = film(scene)
+    whole = grpc_film(both, frames)
+    token = whole[cut - 1].resume_token
+    rest = grpc_film(both, frames, begin=cut, token=token)
+    assert [facts_of(each.tracks[0]) for each in rest] == [facts_of(each.tracks[0]) for each in whole[cut:]]
+
+
+def test_the_client_has_them_as_python_objects(both, scene):
+    picture = tiny_heads.shade(scene.picture, scene.box, 30)
+    with Client(both.target, jpeg_quality=None) as client:
+        poses = client.estimate(picture, boxes=[(5, 400, 60, 60), scene.box], model=tiny_heads.NAME)
+        assert poses.keypoints == tiny_model.SKELETON.keypoints
+        nobody, somebody = poses.people
+        assert nobody.points.shape == (0, 2)
+        assert nobody.depth is None
+        assert nobody.said.presence < 0.1
+        assert nobody.said.classes == {}
+        assert somebody.said.presence > 0.6
+        assert somebody.said.classes["gesture"].label == "bright"
+        assert somebody.said.classes["gesture"].labels == tiny_heads.GESTURES
+        assert somebody.depth.shape == (K,)
+        drawn = draw(picture, poses)
+        assert (drawn != picture).any()
+        plain = client.estimate(picture, boxes=[scene.box], model="tiny")
+        assert plain.people[0].said is NOTHING
+        assert plain.people[0].depth is None
+        with client.stream(model=tiny_heads.NAME, live=False) as stream:
+            stream.send(picture, timestamp_s=1.0)
+            stream.finish()
+            (answer,) = list(stream)
+    (person,) = answer.poses.people
+    assert person.smoothed.said.classes["gesture"].label == "bright"

@@ -84,7 +84,7 @@ def test_browsers_get_what_grpc_gives(service: serving.Service) -> None:
         )
         assert len(mine["tracked"]["tracks"]) == len(theirs["tracks"])
         for track, its in zip(mine["tracked"]["tracks"], theirs["tracks"], strict=True):
-            assert {"reset": "", **track} == its
+            assert {"reset": "", "classes": [], **track} == its
         for pose, its in zip(mine["tracked"]["raw"]["poses"], theirs["raw"]["poses"], strict=True):
             assert (pose["keypoints"], pose["score"]) == (its["keypoints"], its["score"])
         assert set(mine["tracked"]["timing"]) == {"queue_ms", "decode_ms", "infer_ms", "age_ms"}
