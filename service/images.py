@@ -26,6 +26,7 @@ import PIL.Image
 import simplejpeg
 
 from model_zoo import geometry
+from service import parts
 from service.errors import ImageTooLarge, InvalidImage, ServiceError
 from service.types import Floats, Image
 
@@ -51,9 +52,14 @@ _PNG_CHUNKS = frozenset(
 )
 """What leaves the pixels of a PNG as they are; others hold transparency, frames of an animation or an orientation."""
 
+_PNG_TEXTS = 100
+
 _JFIF = b"\xff\xd8\xff\xe0"
 _JPEG_FRAMES = frozenset((0xC0, 0xC1, 0xC2))
+_JPEG_PROGRESSIVE = 0xC2
 _JPEG_SCAN = 0xDA
+_JPEG_SEGMENTS = 64
+"""Most segments of a plain JPEG's header; the usual one has about 10."""
 _JPEG_HARMLESS = frozenset((0xE0, 0xDB, 0xC4, 0xDD, 0xFE))
 """Markers of a JPEG (ITU-T T.81, table B.1): frames that are not lossless or arithmetic; the scan, where the header
 ends; and APP0 (JFIF), tables, restart interval and comment."""
@@ -141,6 +147,7 @@ def decode(data: bytes, limits: ImageLimits, coarsest: float = 1.0) -> Decoded:
         raise InvalidImage("the image is empty")
     if _plain_jpeg(data) and (decoded := _decoded_plain_jpeg(data, limits, coarsest)) is not None:
         return decoded
+    parts.check(data)
     try:
         with PIL.Image.open(BytesIO(data), formats=FORMATS) as image:
             limits.check_size(*image.size)
@@ -197,10 +204,12 @@ def _plain_jpeg(data: bytes) -> bool:
     if not data.startswith(_JFIF):
         return False
     at, components = 2, 0
-    while at + 10 <= len(data) and data[at] == 0xFF:
+    for _ in range(_JPEG_SEGMENTS):
+        if at + 10 > len(data) or data[at] != 0xFF:
+            return False
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
         if marker in _JPEG_FRAMES:
-            if components or data[at + 4] != 8:
+            if components or data[at + 4] != 8 or (marker == _JPEG_PROGRESSIVE and parts.many_scans(data)):
                 return False
             components = data[at + 9]
         elif marker == _JPEG_SCAN:
@@ -271,15 +280,24 @@ def _opencv(data: bytes, image: PIL.Image.Image) -> Image | None:
 
 
 def _plain_png(data: bytes, width: int, height: int) -> bool:
-    """8 bits of grey or colour, not interlaced, intact to its end, and without any chunk that matters else."""
+    """8 bits of grey or colour, not interlaced, intact to its end, and without any chunk that matters else.
+
+    None but pixels and texts may be there twice: libpng would complain of each on stderr.
+    """
     if data[16:24] != struct.pack(">II", width, height) or data[24:29] not in (
         b"\x08\0\0\0\0",
         b"\x08\x02\0\0\0",
     ):
         return False
     at, end, name, view = 8, len(data), b"", memoryview(data)
+    seen: set[bytes] = set()
+    texts = 0
     while at + 12 <= end and name != b"IEND":
         length, name = struct.unpack_from(">I4s", data, at)
+        texts += name == b"tEXt"
+        if (name in seen and name not in (b"IDAT", b"tEXt")) or texts > _PNG_TEXTS:
+            return False
+        seen.add(name)
         if name not in _PNG_CHUNKS and not (name == b"tEXt" and data[at + 8 : at + 11] != b"Raw"):
             return False
         checksum = struct.pack(">I", zlib.crc32(view[at + 4 : at + 8 + length]))
