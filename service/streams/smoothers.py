@@ -44,7 +44,7 @@ MAX_NAME = 64
 MAX_ROWS = 8
 """Most rows of memory: the state of a stream must stay small."""
 
-_TREMBLE, _TREMBLE_S = 0.015, 1.0
+_TREMBLE, _TREMBLE_S = 0.015, 0.5
 """Noise of a joint that is seen for the first time, in lengths of the person; time constant of learning it."""
 
 _LEAST_GAIN = 1e-6
@@ -153,7 +153,7 @@ class OneEuro:
         self,
         min_cutoff: float = 0.2,
         beta: float = 60.0,
-        derivative_cutoff: float = 1.5,
+        derivative_cutoff: float = 1.2,
         noise: float = 4.5,
     ) -> None:
         _check(0 < min_cutoff <= 1000, "min_cutoff", "above 0 and at most 1000", min_cutoff)
@@ -181,7 +181,7 @@ class OneEuro:
         last, speed, raw, pace, rest = as_complex(memory)
         known = weights * dt
         came = at - raw
-        tremble = self._tremble(abs(came - pace * dt), rest.real, rest.imag, dt, known, size)
+        tremble = self._tremble(came - pace * dt, rest.real, rest.imag, dt, known, size)
         keep = filters.gain(self._derivative_cutoff, known)
         away = at - last
         speed = speed + keep * (away / dt - speed)
@@ -200,11 +200,13 @@ class OneEuro:
 
     @staticmethod
     def _tremble(
-        missed: Floats, tremble: Floats, before: Floats, dt: float, known: Floats, size: float
+        missed: Complexes, tremble: Floats, before: Floats, dt: float, known: Floats, size: float
     ) -> Floats:
         """(K,) standard deviation of each coordinate's noise, from how far steady motion missed the new points.
 
-        Steady motion extrapolates the last step: what it misses by is noise, times what the two steps make of it.
+        Steady motion extrapolates the last step: what it misses by is noise, times what the two steps make of it. The
+        variance is learnt, not the mean distance: a joint that mostly rests and now and then jumps, as that of a net
+        which cannot decide between two answers, shows as much speed as its jumps make, and they are rare and large.
         """
         first = before <= 0
         learn = -np.expm1(known / -_TREMBLE_S)
@@ -213,9 +215,10 @@ class OneEuro:
             before = np.where(first, dt, before)
             learn[first] = 0.0
         ratio = dt / before
-        # by the mean length of a vector of such noise
-        each = missed / np.sqrt(math.pi * (1 + ratio + ratio * ratio))
-        return tremble + learn * (each - tremble)
+        # by the mean square of a vector of such noise
+        each = (missed.real**2 + missed.imag**2) / (4 * (1 + ratio + ratio * ratio))
+        variance = tremble * tremble
+        return np.sqrt(variance + learn * (each - variance))
 
 
 def _together(points: Complexes, speed: Complexes, weights: Floats, noise: Floats) -> Floats | float:

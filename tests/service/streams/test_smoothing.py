@@ -58,6 +58,26 @@ def test_noise_at_rest_is_calmed(smoother, rate):
     assert bends(answers) < (0.4 if isinstance(smoother, smoothers.OneEuro) else 0.95) * bends(raw)
 
 
+def test_a_joint_that_cannot_decide_between_two_places_is_calmed():
+    """At rest, and in one frame of eight elsewhere: noise of rare large errors, not motion."""
+    cuts = []
+    for seed in range(6):
+        track, chance = noisy(180, seed, 0.6), np.random.default_rng(seed)
+        track[:, 2] += np.where(chance.random((180, 1)) < 0.125, 1.0, 0.0) * np.array([25.0, 10.0])
+        answers, _ = run(smoothers.OneEuro(), np.arange(180) / 30, track)
+        smoothed = np.array([each.points for each in answers])
+        after, before = (np.diff(each[30:, 2], n=2, axis=0) for each in (smoothed, track))
+        cuts.append(1 - np.linalg.norm(after, axis=-1).mean() / np.linalg.norm(before, axis=-1).mean())
+    assert np.mean(cuts) > 0.92, cuts
+
+
+def test_how_much_a_joint_trembles_is_learnt():
+    last = [
+        run(smoothers.OneEuro(), np.arange(120) / 30, noisy(120, seed))[1].memory[4] for seed in range(20)
+    ]
+    np.testing.assert_allclose(np.mean(last, axis=0)[:, 0], 2.0, rtol=0.1)
+
+
 def test_no_smoothing_is_the_raw_points():
     track = noisy(30)
     answers, _ = run(smoothers.Nothing(), np.arange(30) / 30, track)
