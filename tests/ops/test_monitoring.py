@@ -6,9 +6,12 @@ import json
 import re
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -20,6 +23,7 @@ from service.metrics import Metrics
 from tests import tiny_model
 from tests.ops.tools import ROOT, passes, tool
 from tests.service import serving
+from tests.service.certificates import Authority
 
 DOCKER = ROOT / "docker"
 RULES = yaml.safe_load((DOCKER / "prometheus/rules.yml").read_text())
@@ -135,44 +139,71 @@ def test_promtool_has_no_complaint_about_configuration_and_rules() -> None:
 
 
 def test_promtool_and_a_real_prometheus_read_the_metrics(tiny_bundle_root: Path, tmp_path: Path) -> None:
-    promtool, prometheus = tool("promtool", PROMETHEUS), tool("prometheus", PROMETHEUS)
+    promtool = tool("promtool", PROMETHEUS)
     painted = tiny_model.paint((260, 460), tiny_model.person((60.0, 40.0, 120.0, 160.0)), radius=7)
     with serving.running(tiny_bundle_root) as service:
         assert serving.post(service, tiny_model.encode(painted)).status_code == 200
         text = serving.get(service, "/metrics").content
         complaints = passes(promtool, "check", "metrics", stdin=text)
         assert complaints == ""
-        settings = {
-            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-            "rule_files": [str(DOCKER / "prometheus/rules.yml")],
-            "scrape_configs": [
-                {
-                    "job_name": "reppose",
-                    "static_configs": [{"targets": [service.url.removeprefix("http://")]}],
-                }
-            ],
-        }
-        (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(settings))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        process = subprocess.Popen(
-            [
-                prometheus,
-                f"--config.file={tmp_path / 'prometheus.yml'}",
-                f"--storage.tsdb.path={tmp_path / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-                "--log.level=error",
-            ]
-        )
-        try:
-            url = f"http://127.0.0.1:{port}"
+        target = service.url.removeprefix("http://")
+        with scraping(tmp_path, {"job_name": "reppose", "static_configs": [{"targets": [target]}]}) as url:
             assert ask(url, "reppose_ready") == [({}, "1")]
             asked = ask(url, 'reppose_requests_total{outcome="ok"}', "transport", "outcome")
             assert ({"transport": "http", "outcome": "ok"}, "1") in asked
             assert ask(url, "model:reppose_queue:fill", "model")[0][1] == "0"
-        finally:
-            process.terminate()
-            process.wait(30)
+
+
+def test_a_real_prometheus_has_its_key_and_knows_the_certificate(
+    tiny_bundle_root: Path, tmp_path: Path
+) -> None:
+    """As in the secure variant of compose, but for names and paths."""
+    shipped = yaml.safe_load((DOCKER / "prometheus.secure.yml").read_text())["scrape_configs"][0]
+    (tmp_path / "key").write_text(
+        passes(sys.executable, "-m", "service", "key", "it", "--role=metrics", "--file", tmp_path / "keys")
+    )
+    certificate, key = Authority().issue().write(tmp_path, "service")
+    given = {
+        "REPPOSE_AUTH__KEY_FILE": str(tmp_path / "keys"),
+        "REPPOSE_TLS__CERTIFICATE": str(certificate),
+        "REPPOSE_TLS__KEY": str(key),
+    }
+    with serving.running(tiny_bundle_root, **given) as service:
+        target = service.url.removeprefix("http://")
+        job = shipped | {"static_configs": [{"targets": [target]}]}
+        del job["dns_sd_configs"], job["relabel_configs"]
+        job["authorization"]["credentials_file"] = str(tmp_path / "key")
+        job["tls_config"] |= {"ca_file": str(certificate), "server_name": "localhost"}
+        with scraping(tmp_path, job) as url:
+            assert ask(url, 'up{job="reppose"} == 1', "instance") == [({"instance": target}, "1")]
+            assert ask(url, "reppose_ready") == [({}, "1")]
+
+
+@contextmanager
+def scraping(folder: Path, job: dict[str, Any]) -> Iterator[str]:
+    """A real Prometheus with the rules that are shipped; where it listens."""
+    settings = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(DOCKER / "prometheus/rules.yml")],
+        "scrape_configs": [job],
+    }
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(settings))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [
+            tool("prometheus", PROMETHEUS),
+            f"--config.file={folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--log.level=error",
+        ]
+    )
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def ask(url: str, query: str, *labels: str) -> list[tuple[dict[str, str], str]]:

@@ -13,9 +13,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner, Result
 
 from service.cli import cli
@@ -23,6 +20,7 @@ from service.doctor import checks, machine
 from service.doctor.findings import Finding, as_json, failed, table
 from service.settings import Settings, read
 from tests.service import serving
+from tests.service.certificates import Authority
 
 
 @pytest.fixture(autouse=True)
@@ -167,47 +165,23 @@ def test_what_would_do_badly(
     assert words in findings({**good, **environment}, "warning")[check]
 
 
-def certificate(folder: Path, name: str, starts: timedelta, lasts: timedelta) -> dict[str, str]:
+def tls(folder: Path, name: str, ends: datetime) -> dict[str, str]:
     """Settings of a certificate of its own."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    begins = datetime.now(UTC) + starts
-    whose = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    made = (
-        x509.CertificateBuilder(
-            whose, whose, key.public_key(), x509.random_serial_number(), begins, begins + lasts
-        )
-        .sign(key, hashes.SHA256())
-        .public_bytes(serialization.Encoding.PEM)
-    )
-    held = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (folder / f"{name}.pem").write_bytes(made)
-    (folder / f"{name}.key").write_bytes(held)
-    return {
-        "REPPOSE_TLS__CERTIFICATE": str(folder / f"{name}.pem"),
-        "REPPOSE_TLS__KEY": str(folder / f"{name}.key"),
-    }
-
-
-DAY = timedelta(days=1)
+    certificate, key = Authority().issue(ends=ends).write(folder, name)
+    return {"REPPOSE_TLS__CERTIFICATE": str(certificate), "REPPOSE_TLS__KEY": str(key)}
 
 
 @pytest.mark.parametrize(
-    ("starts", "lasts", "verdict", "words"),
-    [
-        (-DAY, 31 * DAY + timedelta(hours=1), "ok", "is good for 30.0 days"),
-        (-DAY, 4 * DAY + timedelta(hours=1), "warning", "expires in 3.0 days"),
-        (-3 * DAY, 2 * DAY, "failed", "expired on"),
-    ],
+    ("days", "verdict", "words"),
+    [(30.5, "ok", "is good for 30."), (3.5, "warning", "expires in 3."), (-0.5, "failed", "expired on")],
 )
 def test_when_certificates_expire(
-    starts: timedelta, lasts: timedelta, verdict: str, words: str, good: dict[str, str], tmp_path: Path
+    days: float, verdict: str, words: str, good: dict[str, str], tmp_path: Path
 ) -> None:
-    environment = certificate(tmp_path, "service", starts, lasts)
+    ends = datetime.now(UTC) + timedelta(days=days)
+    environment = tls(tmp_path, "service", ends)
     assert words in findings({**good, **environment}, verdict)["certificate"]
-    other = certificate(tmp_path, "other", starts, lasts)
-    environment["REPPOSE_TLS__KEY"] = other["REPPOSE_TLS__KEY"]
+    environment["REPPOSE_TLS__KEY"] = tls(tmp_path, "other", ends)["REPPOSE_TLS__KEY"]
     assert "no certificate and its key" in findings({**good, **environment}, "failed")["certificate"]
 
 
