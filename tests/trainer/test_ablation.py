@@ -69,8 +69,9 @@ def test_a_row_is_all_changes_on_its_way() -> None:
     assert config.net.widths == (16, 16, 16, 16)  # of the base
 
 
-def test_the_shipped_plan_is_valid_in_every_row() -> None:
-    plan = ablation.load("survey")
+@pytest.mark.parametrize("name", ["survey", "hands"])
+def test_a_shipped_plan_is_valid_in_every_row(name: str) -> None:
+    plan = ablation.load(name)
     configs = [plan.config(row.name, seed) for row in plan.rows for seed in plan.seeds]
     assert len({config.model_dump_json() for config in configs}) == len(configs)
     assert len({config.epochs for config in configs}) == 1
