@@ -25,6 +25,9 @@ def demo(
     url: Annotated[str, typer.Option(help="Where the service listens.")] = "http://127.0.0.1:8000",
     out: Annotated[Path, typer.Option(help="Where to write the picture.")] = Path("demo.png"),
     wait: Annotated[float, typer.Option(help="Seconds to wait for the service to be ready.")] = 60.0,
+    key_file: Annotated[
+        Path | None, typer.Option(help="File that holds an API key or a token, if the service asks for one.")
+    ] = None,
 ) -> None:
     """Send a photograph to the running service and write it with the skeleton drawn.
 
@@ -35,11 +38,12 @@ def demo(
     """
     try:
         data = (photo or _bundled_photo()).read_bytes()
-    except OSError as error:
-        fail(f"cannot read the photograph: {error}")
+        key = None if key_file is None else key_file.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"cannot read the photograph or the key: {error}")
     _wait_until_ready(url, wait)
-    answer = json.loads(_call(f"{url}/v1/pose", data))
-    picture = _call(f"{url}/v1/pose?render=true", data)
+    answer = json.loads(_call(f"{url}/v1/pose", data, key=key))
+    picture = _call(f"{url}/v1/pose?render=true", data, key=key)
     try:
         out.write_bytes(picture)
     except OSError as error:
@@ -60,9 +64,12 @@ def _bundled_photo() -> Path:
         fail("name a photograph, or install scikit-image, whose own would be used")
 
 
-def _call(url: str, body: bytes | None = None, timeout_s: float = 60.0) -> bytes:
+def _call(url: str, body: bytes | None = None, timeout_s: float = 60.0, key: str | None = None) -> bytes:
     """The body of a successful answer; ends the program with the service's words otherwise."""
-    request = urllib.request.Request(url, body, {"Content-Type": "application/octet-stream"})
+    headers = {"Content-Type": "application/octet-stream"} | (
+        {"Authorization": f"Bearer {key}"} if key else {}
+    )
+    request = urllib.request.Request(url, body, headers)
     try:
         with _DIRECT.open(request, timeout=timeout_s) as answer:
             return answer.read()

@@ -10,7 +10,9 @@ import cv2
 import grpc
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from service.cli import cli
 from service.client import Client, ClientError
 from tests.service import serving
 from tests.service.auth.credentials import Credentials, token
@@ -122,3 +124,15 @@ def test_the_command_reads_its_key(
     (tmp_path / "key").write_bytes(b"\xff")
     wrong = command(*asked, "--key-file", tmp_path / "key")
     assert (wrong.returncode, "holds no key" in wrong.stderr) == (1, True)
+
+
+def test_the_demo_reads_its_key(
+    guarded: serving.Service, keys: dict[str, str], tmp_path: Path, scene: Scene
+) -> None:
+    (tmp_path / "photo.png").write_bytes(scene.png)
+    (tmp_path / "key").write_text(keys["good"])
+    asked = ["demo", str(tmp_path / "photo.png"), "--url", guarded.url, "--out", str(tmp_path / "pose.png")]
+    refused = CliRunner().invoke(cli, asked)
+    assert (refused.exit_code, "answered 401" in refused.stderr) == (1, True)
+    assert CliRunner().invoke(cli, [*asked, "--key-file", str(tmp_path / "key")]).exit_code == 0
+    assert (tmp_path / "pose.png").read_bytes().startswith(b"\x89PNG")
