@@ -59,6 +59,7 @@ def configure(level: str, form: Literal["auto", "json", "text"]) -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     log.setLevel(level.upper())
     logging.captureWarnings(True)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_false_alarm)
     # What no line of ours shows need not be found out for each (Logging HOWTO, "Optimization").
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = logging.logAsyncioTasks = False
@@ -90,6 +91,11 @@ def _json_line(
         return orjson.dumps(line, default=str).decode()
     except TypeError:  # text that is no Unicode, or a number beyond 64 bits
         return json.dumps(line, default=str)
+
+
+def _is_no_false_alarm(record: logging.LogRecord) -> bool:
+    """uvicorn takes a WebSocket that was refused with an answer for a fault; the line of the request tells of it."""
+    return record.msg != "ASGI callable returned without completing handshake."
 
 
 class _Stderr(logging.Handler):

@@ -210,9 +210,15 @@ class _AroundRequests:
         request_id = _begin(scope).encode()
         trace = self._traced(scope, "WEBSOCKET")
 
+        accepted = False
+
         async def send_with_trace(message: Message) -> None:
-            if message["type"] == "websocket.accept" and trace is not None:
-                message["headers"] = [*message.get("headers", ()), (TRACERESPONSE, trace.response.encode())]
+            nonlocal accepted
+            if message["type"] == "websocket.accept":
+                accepted = True
+                if trace is not None:
+                    response = (TRACERESPONSE, trace.response.encode())
+                    message["headers"] = [*message.get("headers", ()), response]
             await send(message)
 
         try:
@@ -220,9 +226,11 @@ class _AroundRequests:
         except ServiceError as error:
             answer = _reported(status.report(error), scope)
             answer.raw_headers += [(REQUEST_ID, request_id), *shielding.headers(scope["path"])]
-            self._watch.ended("websocket", None, scope["reppose.outcome"], started, path=_path(scope))
             await answer(scope, receive, send)
         finally:
+            if not accepted:  # of others `streams.hub` tells
+                outcome = scope.get("reppose.outcome", status.OK)
+                self._watch.ended("websocket", None, outcome, started, path=_path(scope))
             if trace is not None:
                 _end(trace, scope, "WEBSOCKET", {})
 

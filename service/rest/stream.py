@@ -64,6 +64,7 @@ def build(hub: Hub, origins: Collection[str]) -> APIRouter:
             content = schemas.error_json(
                 "forbidden", f"pages of {origin[:200]!r} may not open this", "Origin"
             )
+            websocket.scope["reppose.outcome"] = "forbidden"
             await websocket.send_denial_response(
                 Response(content, HTTPStatus.FORBIDDEN, media_type="application/json")
             )
