@@ -128,6 +128,7 @@ class RpcServer:
             stream_frames=stream_frames,
             message_s=bounds.message_s,
             idle_s=bounds.idle_s,
+            refused=refused,
         )
         pose_pb2_grpc.add_PoseServiceServicer_to_server(self._poses, self._server)
         self._health = health.aio.HealthServicer()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, aclosing, contextmanager
 
 import grpc
@@ -39,6 +39,7 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         stream_frames: most unanswered frames of one stream.
         message_s: how long the first message of a stream may take.
         idle_s: how long each further one may, of a stream without a config.
+        refused: told `message_time` when the first did not come.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         stream_frames: int,
         message_s: float = 30.0,
         idle_s: float = 60.0,
+        refused: Callable[[str], None] = lambda reason: None,
     ) -> None:
+        self._refused = refused
         self._message_s, self._idle_s = message_s, idle_s
         self._predictor, self._hub = predictor, hub
         self._watch = watch
@@ -134,7 +137,7 @@ class PoseServicer(pose_pb2_grpc.PoseServiceServicer):
         try:
             await asyncio.wait((reader,), timeout=self._message_s)
             if not reader.done():
-                self._metrics.listeners.refused("message_time")
+                self._refused("message_time")
                 await metadata.abort(context, metadata.report(late("first", self._message_s)), request_id)
             if reader.cancelled():
                 await context.abort(grpc.StatusCode.UNAVAILABLE, STOPPING)
