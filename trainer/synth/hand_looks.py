@@ -104,7 +104,7 @@ def worn(rng: Rng, skin: dict[str, Any]) -> list[Layer]:
         rng: of this arm.
         skin: values of its material; both arms of somebody have the same.
     """
-    layers = [Layer("all", Material(skin))]
+    layers = [Layer("all", Material(skin), closed=True)]
     if rng.random() < 0.06:
         glove = looks._cloth(
             rng, "hand", looks.any_colour(rng), low=float(rng.uniform(1.75, 1.98)),
