@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEMO_URL ?= http://127.0.0.1:$(or $(REPPOSE_HTTP__PORT),8000)
 
+DATA ?= ../data
+
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test tools soak guard lint proto settings requirements secrets docker docker-test clean
+.PHONY: help serve demo test benchmarks tools soak guard lint proto settings requirements secrets docker docker-test clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +45,9 @@ settings: $(VENV)/.installed-dev  ## Write what every setting means: docs/settin
 
 requirements: $(VENV)/.installed-dev  ## Pin what the images install: docker/requirements.txt
 	$(BIN)/python docker/pin.py > docker/requirements.txt.new && mv docker/requirements.txt.new docker/requirements.txt
+
+benchmarks: $(VENV)/.installed-dev  ## Measure the body models on DATA, beside mediapipe where PEER is a Python that has it
+	$(BIN)/reppose-train benchmarks --data $(DATA) $(if $(PEER),--peer $(PEER)) --out docs/benchmarks.md
 
 secrets:  ## Write random secrets for docker-compose.yml: docker/secrets
 	$(PYTHON) docker/make_secrets.py

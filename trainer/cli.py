@@ -243,6 +243,55 @@ def bench(
 
 
 @app.command()
+def benchmarks(
+    data: DataRoot = Path("data"),
+    out: Annotated[Path, typer.Option(help="Markdown file; its picture lies beside it.")] = Path(
+        "docs/benchmarks.md"
+    ),
+    bundles: Bundles = None,
+    reference: Annotated[str, typer.Option(help="Bundle whose fp32 graph latency is relative to.")] = (
+        "body19-small"
+    ),
+    peer: Annotated[
+        Path | None,
+        typer.Option(help="Python of an environment with mediapipe, to measure that net as well."),
+    ] = None,
+    on: Annotated[
+        list[Path] | None,
+        typer.Option(help="COCO-keypoints JSON, instead of the test sets; repeat for more."),
+    ] = None,
+) -> None:
+    """Write accuracy against latency of all body models, and of a peer, measured in one run.
+
+    Example: reppose-train benchmarks --data ../data
+    """
+    from contextlib import ExitStack
+
+    from model_zoo import bundle
+    from trainer import benchmarks as comparing
+
+    found = [
+        bundle.read(each) for root in (*(bundles or ()), bundle.BUILTIN) for each in bundle.discover(root)
+    ]
+    of_bodies = [each for each in found if each.manifest.skeleton == "body19"]
+    of_bodies.sort(key=lambda each: (each.name != reference, each.name))
+    with ExitStack() as stack:
+        entrants = [
+            comparing.entrant(each, precision)
+            for each in of_bodies
+            for precision in ("fp32", "int8")
+            if precision == "fp32" or each.int8_path is not None
+        ]
+        if peer is not None:
+            entrants.append(stack.enter_context(comparing.Peer(peer)).entrant)
+        sets = comparing.people_of(data, on or comparing.SETS)
+        comparing.measure(entrants, sets, lambda text: typer.echo(text, err=True))
+    words = "".join(f" --on {each}" for each in on or ()) + (" --peer PYTHON" if peer else "")
+    comparing.write(entrants, out, f"reppose-train benchmarks --data DATA{words}")
+    typer.echo(f"wrote {out}")
+
+
+@app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="Bundle NAME[@VERSION], bundle folder, or run folder.")],
     on: Annotated[

@@ -1,0 +1,136 @@
+"""The comparison: figures of a bundle are those of `evaluate`, a peer answers as a program, and who stands upright."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from model_zoo.skeletons import BODY19
+from tests.trainer import people_made
+from tests.trainer.conftest import TrainedRun
+from trainer import benchmarks, cli, commands
+from trainer.data import people
+from trainer.data.people import Person, Picture
+from trainer.errors import DataError
+
+PEER = """
+import json, sys
+import numpy as np
+about = {"name": "Centre 1.0", "licence": "none", "keypoints": ["left_hip", "right_hip", "left_pinky"]}
+print(json.dumps(about), flush=True)
+for line in sys.stdin:
+    wanted = json.loads(line)
+    if "crops" in wanted:
+        crops = np.load(wanted["crops"])
+        middle = np.array([(crops.shape[2] - 1) / 2, (crops.shape[1] - 1) / 2])
+        np.savez(wanted["out"], points=np.tile(middle, (len(crops), 3, 1)), scores=np.ones((len(crops), 3)))
+        print("{}", flush=True)
+    else:
+        print(json.dumps({"ms": 7.0}), flush=True)
+"""
+"""Says that both hips are in the middle of every crop."""
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Path:
+    program = tmp_path / "peer.py"
+    program.write_text(PEER)
+    return program
+
+
+def standing(angle_deg: float) -> Person:
+    """Somebody whose trunk is turned by so much from upright."""
+    points, visible = np.zeros((19, 2)), np.zeros(19, np.int64)
+    angle = np.radians(angle_deg)
+    for side, across in (("left", 5.0), ("right", -5.0)):
+        points[BODY19.index(f"{side}_hip")] = 50 + across, 50
+        points[BODY19.index(f"{side}_shoulder")] = 50 + across + 30 * np.sin(angle), 50 - 30 * np.cos(angle)
+        visible[[BODY19.index(f"{side}_hip"), BODY19.index(f"{side}_shoulder")]] = 2
+    box = np.array([0.0, 0, 100, 100])
+    return Person(1, 1, Picture(Path("none")), box, 1.0, points, visible, (visible > 0) * 1.0)
+
+
+@pytest.mark.parametrize(
+    ("angle", "is_upright"), [(0, True), (44, True), (-44, True), (46, False), (-90, False), (180, False)]
+)
+def test_upright_is_within_45_degrees(angle: float, is_upright: bool) -> None:
+    assert benchmarks.upright(standing(angle), BODY19) is is_upright
+
+
+def test_nobody_is_upright_or_tilted_without_a_trunk() -> None:
+    person = standing(0)
+    person.visible[BODY19.index("left_hip")] = 0
+    assert benchmarks.upright(person, BODY19) is True  # one hip is enough
+    person.visible[BODY19.index("right_hip")] = 0
+    assert benchmarks.upright(person, BODY19) is None
+
+
+def test_a_peer_answers_in_pixels_of_the_pictures(peer: Path, tmp_path: Path) -> None:
+    made = people_made.make(tmp_path / "made", count=6)
+    found = people.read(made.annotations, BODY19)
+    with benchmarks.Peer(Path(sys.executable), peer) as program:
+        entrant = program.entrant
+        points, scores = entrant.predict(found)
+        ordered = benchmarks._in_order(BODY19, entrant, found)
+        assert entrant.timed(found, 3) == 7.0
+    assert points.shape == (6, 3, 2)
+    assert scores.shape == (6, 3)
+    middles = np.array([person.box[:2] + person.box[2:] / 2 for person in found])
+    np.testing.assert_allclose(points, np.repeat(middles[:, None], 3, axis=1), atol=1e-6)
+    benchmarks._figures(entrant, "made", found, *ordered)
+    right = entrant.joints["made"]
+    assert right["left_wrist"] == 0.0  # what it does not answer is wrong
+    assert max(right["left_hip"], right["right_hip"]) > 0
+
+
+def test_a_peer_that_cannot_run_is_an_error(peer: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot run"):
+        benchmarks.Peer(tmp_path / "no-python", peer)
+    peer.write_text("raise SystemExit(3)")
+    with pytest.raises(DataError, match="cannot run"):
+        benchmarks.Peer(Path(sys.executable), peer)
+
+
+def test_the_report_has_the_figures_of_evaluate(
+    trained: TrainedRun, peer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmarks, "PEER", peer)
+    monkeypatch.setattr(benchmarks.Peer.__init__, "__defaults__", (peer,))
+    monkeypatch.setattr(benchmarks, "TURNS", 3)
+    bundle = commands.export(
+        trained.folder.path, tmp_path / "bundles", "1", trained.root, [], images=None, replace=False
+    )
+    report = tmp_path / "report" / "benchmarks.md"
+    run = ["benchmarks", "--data", str(trained.root), "--out", str(report), "--on", "people.json"]
+    run += ["--bundles", str(tmp_path / "bundles"), "--reference", bundle.name, "--peer", sys.executable]
+    told = CliRunner().invoke(cli.app, run)
+    assert told.exit_code == 0, told.output
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in report.read_text().splitlines()
+        if "|" in line
+    ]
+    heads = rows[0]
+    entries = {row[0]: dict(zip(heads, row, strict=True)) for row in rows[2:] if len(row) == len(heads)}
+    ours = entries[f"{bundle.name}@1 fp32"]
+    assert ours["latency"] == "1.00x"
+    assert any(name.startswith("body19-small") and name.endswith("int8") for name in entries)
+    wanted = {
+        score.metric: score.value
+        for _, score, _ in commands.evaluate(
+            f"{bundle.name}@1",
+            trained.root,
+            [Path("people.json")],
+            images=None,
+            decoder=None,
+            roots=[tmp_path / "bundles"],
+        )
+    }
+    assert float(ours["people PCK"]) == pytest.approx(wanted["PCK@0.2"], abs=0.051)
+    assert float(ours["people AP"]) == pytest.approx(wanted["OKS-AP"], abs=0.051)
+    assert float(entries["Centre 1.0"]["people PCK"]) < 60
+    assert report.with_suffix(".png").read_bytes().startswith(b"\x89PNG")

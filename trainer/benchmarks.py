@@ -1,0 +1,294 @@
+"""Accuracy against latency, on the same people and in one run: our bundles, and other people's nets where they are.
+
+Crops are those of `evaluate`: the labelled box with the net's own context, no second look, no flipping. Latency is
+processor time of one crop on one thread, in turns with the reference within one run, as a ratio to it: net and decoder
+of ours, the whole call of a peer.
+
+People whose shoulders are above their hips within 45 degrees are upright, as labelled; those without a labelled trunk
+are neither.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from model_zoo import geometry, skeletons
+from model_zoo.bundle import Bundle
+from model_zoo.skeletons import Skeleton
+from trainer import evaluate, metrics, peers
+from trainer.data import people as reading
+from trainer.data.people import Person
+from trainer.errors import DataError
+from trainer.export import OnnxNet
+
+SETS = (Path("body/lsp_test.json"), Path("body/lspet_val.json"), Path("body/coco17_test.json"))
+"""Where the figures of the report come from."""
+PEER_SIZE, PEER_PADDING = (384, 288), 1.25
+"""Crops that a peer is shown."""
+PEER = Path(peers.__file__).parent / "mediapipe_pose.py"
+TURNS, CALLS = 30, 5
+"""How often each net is timed, and calls of each turn."""
+
+Crops = NDArray[np.uint8]
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass
+class Entrant:
+    """One net in the comparison."""
+
+    name: str
+    licence: str
+    keypoints: tuple[str, ...]
+    """That it answers."""
+    predict: Callable[[list[Person]], tuple[Floats, Floats]]
+    """Everybody's points (N, K, 2) in pixels of the pictures, and scores (N, K)."""
+    timed: Callable[[list[Person], int], float]
+    """Processor time of a call for one of the people, milliseconds, the mean of so many calls."""
+    size: str = ""
+    """MMACs and million parameters, where they are known."""
+    ours: bool = True
+    figures: dict[str, float] = field(default_factory=dict)
+    joints: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By set, the PCK of each joint."""
+    ratio: float = float("nan")
+
+
+def entrant(bundle: Bundle, precision: str) -> Entrant:
+    """A graph of a bundle, with its own decoder."""
+    manifest = bundle.manifest
+    net = OnnxNet(bundle.model_path if precision == "fp32" else bundle.int8_path)
+    decoder = None if manifest.heatmaps is None else manifest.codec.decoder
+    stride = None if decoder is None else manifest.heatmaps.stride
+
+    def crops(people: list[Person]) -> tuple[Crops, Floats]:
+        return evaluate.crops(people, manifest.input.size, manifest.input.padding)
+
+    def predict(people: list[Person]) -> tuple[Floats, Floats]:
+        return evaluate.predict(net, *crops(people), manifest.codec, decoder, stride)
+
+    call = net if manifest.keypoints_output is None else net.keypoints
+    shown: list[Crops] = []
+
+    def timed(people: list[Person], calls: int) -> float:
+        shown[:] = shown or [crops(people[:1])[0]]
+        began = time.process_time()
+        for _ in range(calls):
+            call(shown[0])
+        return (time.process_time() - began) / calls * 1e3
+
+    name = f"{bundle.name}@{bundle.version} {precision}"
+    size = f"{manifest.macs / 1e6:.0f} / {manifest.parameters / 1e6:.2f}"
+    return Entrant(name, manifest.licence.partition(":")[0], manifest.keypoints, predict, timed, size)
+
+
+class Peer:
+    """A program that runs somebody else's net, as `trainer/peers` has them.
+
+    Args:
+        python: of the environment that has the net.
+        program: to run.
+
+    Raises:
+        DataError: it cannot be started there.
+    """
+
+    def __init__(self, python: Path, program: Path = PEER) -> None:
+        try:
+            self._process = subprocess.Popen(
+                [python, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+        except OSError as error:
+            raise DataError(f"{python} cannot run {program.name}: {error}") from error
+        try:
+            about = json.loads(self._process.stdout.readline())
+        except ValueError as error:
+            self._process.communicate()
+            raise DataError(f"{python} cannot run {program.name}: it says nothing") from error
+        self._scratch = tempfile.TemporaryDirectory(prefix="reppose-peer-")
+        self.entrant = Entrant(
+            about["name"], about["licence"], tuple(about["keypoints"]), self._predict, self._timed, ours=False
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.communicate()
+        self._scratch.cleanup()
+
+    def _ask(self, question: dict[str, object]) -> dict[str, float]:
+        print(json.dumps(question), file=self._process.stdin, flush=True)
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise DataError(f"{self.entrant.name} ended without an answer")
+        return json.loads(answer)
+
+    def _crops(self, people: list[Person]) -> tuple[Path, Floats]:
+        path = Path(self._scratch.name) / "crops.npy"
+        images, matrices = evaluate.crops(people, PEER_SIZE, PEER_PADDING)
+        np.save(path, images)
+        return path, matrices
+
+    def _predict(self, people: list[Person]) -> tuple[Floats, Floats]:
+        path, matrices = self._crops(people)
+        out = path.with_name("found.npz")
+        self._ask({"crops": str(path), "out": str(out)})
+        with np.load(out) as found:
+            points, scores = found["points"], found["scores"]
+        return geometry.apply(geometry.invert(matrices), points), scores
+
+    def _timed(self, people: list[Person], calls: int) -> float:
+        path = Path(self._scratch.name) / "one.npy"
+        if not path.exists():
+            np.save(path, evaluate.crops(people[:1], PEER_SIZE, PEER_PADDING)[0])
+        return self._ask({"time": str(path), "calls": calls})["ms"]
+
+
+def measure(
+    entrants: Sequence[Entrant], sets: dict[str, list[Person]], say: Callable[[str], None] = lambda text: None
+) -> None:
+    """Fill in the figures, joints and ratios of all; the first is the reference.
+
+    Args:
+        entrants: to compare.
+        sets: people by name of their set, as `people_of` reads them.
+        say: is told what happens next.
+    """
+    skeleton = skeletons.BODY19
+    for each in entrants:
+        for name, people in sets.items():
+            say(f"{each.name} on {name}")
+            _figures(each, name, people, *_in_order(skeleton, each, people))
+    everybody = next(iter(sets.values()))
+    say("latency, in turns")
+    turns = [[each.timed(everybody, CALLS) for each in entrants] for _ in range(TURNS + 1)][1:]
+    for index, each in enumerate(entrants):
+        each.ratio = statistics.median(turn[index] / turn[0] for turn in turns)
+
+
+def people_of(data: Path, sets: Sequence[Path] = SETS) -> dict[str, list[Person]]:
+    """Everybody of the sets, by name; DataError where one cannot be read."""
+    return {path.stem: reading.read(data / path, skeletons.BODY19) for path in sets}
+
+
+def _in_order(skeleton: Skeleton, entrant: Entrant, people: list[Person]) -> tuple[Floats, Floats]:
+    """Predictions in the order of the skeleton; what the net does not answer lies nowhere, with score 0."""
+    points, scores = entrant.predict(people)
+    ordered = np.full((len(people), len(skeleton), 2), 1e6), np.zeros((len(people), len(skeleton)))
+    for column, name in enumerate(entrant.keypoints):
+        if name in skeleton.keypoints:
+            ordered[0][:, skeleton.index(name)] = points[:, column]
+            ordered[1][:, skeleton.index(name)] = scores[:, column]
+    return ordered
+
+
+def _figures(entrant: Entrant, name: str, people: list[Person], points: Floats, scores: Floats) -> None:
+    skeleton = skeletons.BODY19
+    score = metrics.pck(people, points, skeleton)
+    entrant.figures[f"{name} PCK"] = score.value
+    entrant.joints[name] = score.per_keypoint
+    if any(person.visible[skeleton.index("nose")] for person in people):
+        entrant.figures[f"{name} AP"] = metrics.oks_ap(people, points, scores, skeleton).value
+        return
+    standing = np.array([upright(person, skeleton) for person in people], object)
+    for words, wanted in (("upright", True), ("tilted", False)):
+        rows = np.flatnonzero(standing == wanted)
+        some = [people[row] for row in rows]
+        if some:
+            entrant.figures[f"{name} {words}"] = metrics.pck(some, points[rows], skeleton).value
+
+
+def upright(person: Person, skeleton: Skeleton) -> bool | None:
+    """Whether the shoulders are above the hips within 45 degrees; None where the trunk is not labelled."""
+    ends = []
+    for part in ("shoulder", "hip"):
+        rows = [skeleton.index(f"{side}_{part}") for side in ("left", "right")]
+        rows = [row for row in rows if person.visible[row]]
+        if not rows:
+            return None
+        ends.append(person.points[rows].mean(axis=0))
+    across, up = ends[0] - ends[1]
+    return bool(-up >= abs(across))
+
+
+def write(entrants: Sequence[Entrant], document: Path, command: str) -> None:
+    """Write the tables, and beside them the picture of accuracy over latency.
+
+    Args:
+        entrants: measured.
+        document: Markdown file; the picture has its name and ends in .png.
+        command: that made it.
+    """
+    document.parent.mkdir(parents=True, exist_ok=True)
+    picture = document.with_suffix(".png")
+    names = list(entrants[0].figures)
+    _chart(entrants, names, picture)
+    rows = [
+        [
+            *(each.name, each.size, f"{each.ratio:.2f}x"),
+            *(f"{each.figures[name]:.1f}" for name in names),
+            each.licence,
+        ]
+        for each in entrants
+    ]
+    lines = [
+        "# Benchmarks",
+        "",
+        "People in the box that was labelled, each net with the context and the decoder that are its own. PCK is",
+        "PCK@0.2 of the torso over the twelve limb joints, AP is OKS-AP; upright are people whose shoulders are above",
+        "their hips within 45 degrees. Latency is processor time on one thread against",
+        f"{entrants[0].name}, in turns within one run. No net of ours learnt from these sets.",
+        "",
+        f"Written by `{command}`.",
+        "",
+        f"![Accuracy over latency]({picture.name})",
+        "",
+        *_table(["net", "MMACs / M parameters", "latency", *names, "terms"], rows),
+    ]
+    for name in entrants[0].joints:
+        joints = list(entrants[0].joints[name])
+        lines += ["", f"## {name}, joint by joint (PCK)", ""]
+        lines += _table(
+            ["net", *(joint.replace("_", " ") for joint in joints)],
+            [
+                [each.name, *(f"{each.joints[name].get(joint, 0):.0f}" for joint in joints)]
+                for each in entrants
+            ],
+        )
+    document.write_text("\n".join([*lines, ""]), "utf-8")
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(each)} |" for each in (heads, ["---"] * len(heads), *rows)]
+
+
+def _chart(entrants: Sequence[Entrant], names: Sequence[str], path: Path) -> None:
+    shown = [name for name in names if name.endswith((" PCK", " AP"))]
+    figure = Figure(figsize=(4.2 * len(shown), 3.6), layout="constrained")
+    for index, name in enumerate(shown):
+        axes = figure.add_subplot(1, len(shown), index + 1)
+        for each in entrants:
+            place = each.ratio, each.figures[name]
+            axes.scatter(*place, marker="o" if each.ours else "s", color="C0" if each.ours else "C1")
+            axes.annotate(each.name, place, xytext=(4, 4), textcoords="offset points", fontsize=6)
+        axes.set_xscale("log")
+        axes.set_xlabel("processor time on one thread, relative")
+        axes.set_title(name, fontsize=9)
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
