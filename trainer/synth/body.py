@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -328,13 +328,16 @@ def phenotype_weights(shape: Shape, factors: NDArray) -> Floats:
         shape: who somebody is; values outside a trait's range are clamped.
         factors: (N, sum of PHENOTYPES) bool, the variants each blend shape stands for.
     """
-    values = {field.name: value for field, value in zip(fields(shape), astuple(shape), strict=True)}
-    columns = []
+    values = {field.name: getattr(shape, field.name) for field in fields(shape)}
+    shares = np.zeros(sum(PHENOTYPES.values()))
+    first = 0
     for trait, count in PHENOTYPES.items():
         if trait == "race":
-            columns.append(np.full(count, 1 / count))
-            continue
-        anchors = np.linspace(-1 / 3 if trait == "age" else 0, 1, count)
-        at = np.clip(values.get(trait, 0.5), anchors[0], anchors[-1])
-        columns.append(np.array([np.interp(at, anchors, unit) for unit in np.eye(count)]))
-    return np.where(factors, np.concatenate(columns), 1.0).prod(axis=1).astype(np.float32)
+            shares[first : first + count] = 1 / count
+        else:
+            least = -1 / 3 if trait == "age" else 0.0
+            at = (min(max(values.get(trait, 0.5), least), 1.0) - least) / (1 - least) * (count - 1)
+            low = min(int(at), count - 2)
+            shares[first + low : first + low + 2] = 1 - (at - low), at - low
+        first += count
+    return np.where(factors, shares, 1.0).prod(axis=1).astype(np.float32)

@@ -176,7 +176,7 @@ class Renderer:
         self._shadow_map.compare_func = "<="
         self._shadow = gl.framebuffer(depth_attachment=self._shadow_map)
         self._noise = gl.texture3d((32, 32, 32), 3, _noise_volume().tobytes(), alignment=1)
-        self._coats: dict[tuple[str, int, int, bool], Any] = {}
+        self._coats: dict[tuple[str, int, int, bool], tuple[Any, dict[str, Any]]] = {}
         self._floor = gl.program(vertex_shader=shaders.FLOOR_VERTEX, fragment_shader=shaders.FLOOR)
         corners = gl.buffer(np.array([[0, 0], [1, 0], [0, 1], [1, 1]], np.float32).tobytes())
         self._floor_quad = gl.vertex_array(self._floor, [(corners, "2f", "in_corner")])
@@ -265,8 +265,9 @@ class Renderer:
         if (low >= high).any():
             return
         own = {"middle": (*middle, floor.height, floor.radius), "part": (*low, *high)}
-        _set(self._floor, common | own | {"darkness": floor.darkness})
-        self._floor["shadow_map"] = 1
+        members = {member: self._floor[member] for member in self._floor}
+        _set(members, _packed(common | own | {"darkness": floor.darkness}))
+        members["shadow_map"].value = 1
         gl.enable(gl.BLEND)
         gl.blend_func = gl.ONE, gl.ONE_MINUS_SRC_ALPHA
         self._floor_quad.render(gl.TRIANGLE_STRIP)
@@ -279,30 +280,27 @@ class Renderer:
         uniforms: dict[str, Any],
         shadows_only: bool = False,
     ) -> None:
-        ready = set()
+        packed, ready = _packed(uniforms), set()
         for item, uploaded in placed:
             for layer in reversed(item.layers):  # what hides the rest first: it need not be shaded then
                 if shadows_only and not layer.shadow:
                     continue
-                program = self._coat(name, layer.material)
+                program, members = self._coat(name, layer.material)
                 if program not in ready:
                     ready.add(program)
-                    _set(program, uniforms)
-                    for texture, unit in (("noise", 0), ("shadow_map", 1)):
-                        if texture in program:
-                            program[texture] = unit
-                if "owner" in program:
-                    program["owner"] = float(item.owner)
+                    _set(members, packed)
+                if "owner" in members:
+                    members["owner"].value = float(item.owner)
                 # The skin is closed, so its far side is never seen; rows are upside down, and so is its winding.
                 (self._gl.enable if layer.closed else self._gl.disable)(self._gl.CULL_FACE)
-                if "u" in program:  # a compiler drops what it does not read
-                    rows = program["u"]
+                if "u" in members:  # a compiler drops what it does not read
+                    rows = members["u"]
                     rows.write(layer.material.packed()[: 16 * rows.array_length])
                 self._array(program, uploaded, layer.faces).render(self._gl.TRIANGLES)
         self._gl.disable(self._gl.CULL_FACE)
 
-    def _coat(self, name: str, material: Material) -> Any:
-        """The program that draws one sort of coat, made when it is first needed."""
+    def _coat(self, name: str, material: Material) -> tuple[Any, dict[str, Any]]:
+        """The program that draws one sort of coat, made when it is first needed, and its members by name."""
         values = material.values
         patterned = name == "surface" and bool(values.get("pattern"))
         key = (name, int(values.get("kind", 0)), int(values.get("cover", 0)), patterned)
@@ -311,7 +309,14 @@ class Renderer:
                 shaders.source(text, *key[1:3], patterned=patterned, detail=self._detail)
                 for text in (shaders.VERTEX, shaders.SURFACE if name == "surface" else shaders.SHADOW)
             )
-            self._coats[key] = self._gl.program(vertex_shader=vertex, fragment_shader=fragment)
+            program = self._gl.program(vertex_shader=vertex, fragment_shader=fragment)
+            members = {
+                member: program[member] for member in program
+            }  # moderngl looks through all of them each time
+            for texture, unit in (("noise", 0), ("shadow_map", 1)):
+                if texture in members:
+                    members[texture].value = unit
+            self._coats[key] = program, members
         return self._coats[key]
 
     def _array(self, program: Any, uploaded: _Uploaded, faces: str) -> Any:
@@ -376,12 +381,19 @@ def _over(seen: NDArray[np.uint8], background: NDArray[np.uint8]) -> NDArray[np.
     return cv2.add(cv2.multiply(background, through, scale=1 / 255), cv2.cvtColor(small, cv2.COLOR_RGBA2RGB))
 
 
-def _set(program: Any, uniforms: dict[str, Any]) -> None:
-    """Write the uniforms that a program has; GL reads matrices column by column."""
-    for name, value in uniforms.items():
-        if name in program:
-            value = np.asarray(value, np.float32)
-            program[name].write(np.ascontiguousarray(value.T).tobytes())
+def _packed(uniforms: dict[str, Any]) -> dict[str, bytes]:
+    """Uniforms as GL reads them: matrices column by column."""
+    return {
+        name: np.ascontiguousarray(np.asarray(value, np.float32).T).tobytes()
+        for name, value in uniforms.items()
+    }
+
+
+def _set(members: dict[str, Any], packed: dict[str, bytes]) -> None:
+    """Write the uniforms that a program has."""
+    for name, value in packed.items():
+        if name in members:
+            members[name].write(value)
 
 
 def _light_uniforms(lights: Lights, camera: Camera) -> dict[str, Any]:
