@@ -167,6 +167,8 @@ def test_who_is_let_in_over_http(
             for case, credential in cases[role or Role.PREDICT].items():
                 response = client.request(method, path.format(session="matrix"), headers=bearer(credential))
                 refused = response.status_code if response.status_code in (401, 403) else None
+                if role is roles.OPEN and response.status_code == 404:
+                    wrong.append((method, path, "is not there"))
                 if refused != (None if role is roles.OPEN else REFUSED[case]):
                     wrong.append((method, path, case, response.status_code, response.text[:100]))
                 if refused is not None:
