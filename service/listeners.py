@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from service.errors import StartupError
 from service.rest.connections import Connections
+from service.rest.keepalive import PatientWebSocket
 
 _BACKLOG = 2048
 _UNREAD_MS = 30_000
@@ -56,13 +57,13 @@ class HttpListener:
             connections: limits of each, and of all.
             keep_alive_s: how long a connection without a request stays open.
             message_bytes: longest message over a WebSocket.
-            ping_s: how often a WebSocket is asked whether somebody is there, and how long it may take to answer.
+            ping_s: how often a WebSocket is asked whether somebody is there, and how long it may be silent then.
             context: for TLS; None for none.
         """
         config = uvicorn.Config(
             app,
             http=connections.protocol,
-            ws="websockets-sansio",
+            ws=PatientWebSocket,
             ws_max_size=message_bytes,
             ws_per_message_deflate=False,  # images are compressed already, and bombs are none of ours
             ws_ping_interval=ping_s,

@@ -6,9 +6,11 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from service.pb.reppose.v1 import pose_pb2 as pb
+from tests import tiny_model
 from tests.service import serving, video
 from tests.service.video import FRAMES, GARBAGE, clip
 
@@ -294,10 +297,7 @@ def test_a_reader_that_reads_nothing_costs_little_and_is_cut_off(tiny_bundle_roo
     async def never_read(port: int) -> None:
         """A client of its own making, that sends frames with large answers and reads none."""
         _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
-        writer.write(
-            b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
+        writer.write(UPGRADE)
         writer.write(masked(1, b'{"mode": "file"}'))
         number = 0
         while not writer.is_closing():
@@ -313,6 +313,49 @@ def test_a_reader_that_reads_nothing_costs_little_and_is_cut_off(tiny_bundle_roo
     with serving.running(tiny_bundle_root, **brief) as service:
         asyncio.run(never_read(service.wait_for("listening")["http_port"]))
         assert video.metrics(service)['reppose_stream_frames_total{outcome="ok"}'] < 500
+
+
+PING = {"REPPOSE_HTTP__PING_S": "0.05"}
+
+
+def test_a_sender_that_is_held_up_is_not_taken_for_gone(tiny_bundle_root: Path) -> None:
+    """Its pongs wait behind its frames, which wait for being computed."""
+    picture = tiny_model.encode(
+        tiny_model.paint((260, 320), tiny_model.person((30, 40, 90, 160)), radius=8), "BMP"
+    )
+    count = 200  # 50 MB: more than what lies between the two
+    with (
+        serving.running(tiny_bundle_root, **PING) as service,
+        opened(service, {"mode": "file"}, ping_interval=None) as sending,
+    ):
+        sender = threading.Thread(
+            target=lambda: [sending.send(frame(number, picture, number / 30)) for number in range(count)]
+        )
+        sender.start()
+        assert "opened" in read(sending)
+        found = [read(sending) for _ in range(count)]
+        sender.join()
+    assert [answer["sequence"] for answer in found] == list(range(count))
+    assert all("tracked" in answer for answer in found)
+
+
+def test_who_answers_no_ping_and_says_nothing_is_hung_up_on(tiny_bundle_root: Path) -> None:
+    with (
+        serving.running(tiny_bundle_root, **PING) as service,
+        socket.create_connection(("127.0.0.1", service.wait_for("listening")["http_port"]), WAIT_S) as silent,
+    ):
+        silent.sendall(UPGRADE + masked(1, b"{}"))
+        received = b""
+        while more := silent.recv(65536):
+            received += more
+        assert b"keepalive ping timeout" in received
+        video.until(service, 'reppose_streams{transport="websocket"}', 0)
+
+
+UPGRADE = (
+    b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 
 def masked(opcode: int, data: bytes) -> bytes:
