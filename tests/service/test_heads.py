@@ -17,7 +17,9 @@ import pytest
 from google.protobuf import json_format
 from websockets.sync.client import connect
 
+from model_zoo import scores
 from model_zoo.errors import HeatmapError
+from model_zoo.manifest import Calibration
 from service import heads
 from service.client import Client
 from service.client.answers import NOTHING
@@ -404,3 +406,78 @@ def test_the_client_has_them_as_python_objects(both, scene):
             (answer,) = list(stream)
     (person,) = answer.poses.people
     assert person.smoothed.said.classes["gesture"].label == "bright"
+
+
+CALIBRATED = {
+    "of": "scores", "scale": 1.178, "shift": 1.099, "event": "the joint is where it is said to be", "data": "val",
+    "count": 99, "bins": 15, "error_before": 0.2, "error": 0.02, "command": "none",
+}  # fmt: skip
+"""The map that rules about scores were made for: a model with it must be treated as one without, in all but scores."""
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[serving.Service]:
+    """The tiny model as it is, and with calibrated scores."""
+    root = tmp_path_factory.mktemp("calibrated")
+    tiny_model.write(root)
+    tiny_model.write(root, name="sure", calibration=[CALIBRATED], schema_version=2)
+    with serving.running(root) as running:
+        yield running
+
+
+@pytest.mark.parametrize("decoder", ["argmax_shift", "dark", "dsnt"])
+def test_scores_of_every_decoder_are_calibrated(calibrated, scene, decoder):
+    by = Calibration(**CALIBRATED)
+    for query in ({"boxes": f"[{list(scene.box)}]"}, {}):
+        own, mapped = (
+            serving.post(calibrated, scene.png, model=name, decoder=decoder, compare="true", **query).json()[
+                "poses"
+            ][0]
+            for name in ("tiny", "sure")
+        )
+        assert own["box"] == mapped["box"]
+        pairs = [
+            (own, mapped),
+            *zip(own["comparison"]["readings"], mapped["comparison"]["readings"], strict=True),
+        ]
+        for one, other in pairs:
+            for before, after in zip(one["keypoints"], other["keypoints"], strict=True):
+                assert (before["x"], before["y"]) == (after["x"], after["y"])
+                assert after["score"] == pytest.approx(
+                    float(scores.calibrated(before["score"], by)), abs=2e-3
+                )
+
+
+def test_calibrated_joints_are_drawn_as_the_rules_mean_them(calibrated, scene):
+    query = {"boxes": f"[{list(scene.box)}]", "render": "true"}
+    own, mapped = (
+        cv2.imdecode(
+            np.frombuffer(serving.post(calibrated, scene.png, model=name, **query).content, np.uint8), 1
+        ).astype(int)
+        for name in ("tiny", "sure")
+    )
+    assert np.abs(own - mapped).max() <= 2
+
+
+def test_the_list_of_models_says_whose_scores_are_probabilities(calibrated):
+    found = {
+        each["name"]: each["calibrated"] for each in serving.get(calibrated, "/v1/models").json()["models"]
+    }
+    assert found == {"tiny": False, "sure": True}
+
+
+def test_calibrated_people_are_followed_alike(calibrated, scene):
+    answers = {}
+    for name in ("tiny", "sure"):
+        with httpx.Client(base_url=calibrated.url, trust_env=False, timeout=60) as client:
+            tracks = [
+                client.post(
+                    f"/v1/sessions/{name}/frames",
+                    content=scene.png,
+                    headers={"Content-Type": "image/png"},
+                    params={"model": name, "sequence": number, "timestamp_s": number / RATE_HZ},
+                ).json()["tracks"][0]
+                for number in range(4)
+            ]
+        answers[name] = [(each["id"], [(k["x"], k["y"]) for k in each["keypoints"]]) for each in tracks]
+    assert answers["tiny"] == answers["sure"]
