@@ -54,6 +54,9 @@ _PNG_CHUNKS = frozenset(
 
 _PNG_TEXTS = 100
 
+_WEBP_CANVAS = slice(24, 30)
+"""Where an extended WebP file has its size (WebP Container Specification, "Extended File Format")."""
+
 _JFIF = b"\xff\xd8\xff\xe0"
 _JPEG_FRAMES = frozenset((0xC0, 0xC1, 0xC2))
 _JPEG_PROGRESSIVE = 0xC2
@@ -148,6 +151,8 @@ def decode(data: bytes, limits: ImageLimits, coarsest: float = 1.0) -> Decoded:
     if _plain_jpeg(data) and (decoded := _decoded_plain_jpeg(data, limits, coarsest)) is not None:
         return decoded
     parts.check(data)
+    if data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8X" and len(data) >= _WEBP_CANVAS.stop:
+        limits.check_size(*_webp_canvas(data))  # Pillow has memory for all of it before it tells the size
     try:
         with PIL.Image.open(BytesIO(data), formats=FORMATS) as image:
             limits.check_size(*image.size)
@@ -310,6 +315,12 @@ def _plain_png(data: bytes, width: int, height: int) -> bool:
 def _plain_webp(data: bytes, width: int, height: int) -> bool:
     """One frame in the simple file format: no animation, no EXIF."""
     return data[12:16] in (b"VP8 ", b"VP8L")
+
+
+def _webp_canvas(data: bytes) -> tuple[int, int]:
+    """(width, height) of an extended WebP file."""
+    sides = data[_WEBP_CANVAS]
+    return 1 + int.from_bytes(sides[:3], "little"), 1 + int.from_bytes(sides[3:], "little")
 
 
 def _plain_bmp(data: bytes, width: int, height: int) -> bool:
