@@ -8,7 +8,7 @@ DEMO_URL ?= http://127.0.0.1:$(or $(REPPOSE_HTTP__PORT),8000)
 DATA ?= ../data
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test benchmarks tools soak guard lint proto settings requirements secrets docker docker-test clean
+.PHONY: help serve demo test benchmarks tools soak guard lint proto settings metrics requirements secrets docker docker-test clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ proto: $(VENV)/.installed-dev  ## Generate service/pb from proto/
 
 settings: $(VENV)/.installed-dev  ## Write what every setting means: docs/settings.md
 	$(BIN)/reppose-serve config --docs > docs/settings.md.new && mv docs/settings.md.new docs/settings.md
+
+metrics: $(VENV)/.installed-dev  ## Write what every series of the metrics means: docs/metrics.md
+	$(BIN)/python -m service.series > docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
 
 requirements: $(VENV)/.installed-dev  ## Pin what the images install: docker/requirements.txt
 	$(BIN)/python docker/pin.py > docker/requirements.txt.new && mv docker/requirements.txt.new docker/requirements.txt

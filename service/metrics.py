@@ -116,7 +116,7 @@ class Metrics:
         )
         self._images = Counter("reppose_images", "Images that were answered.", ["model"], registry=registry)
         self._people = Counter(
-            "reppose_people", "Poses in the answers to them.", ["model"], registry=registry
+            "reppose_people", "Poses of people in images that were answered.", ["model"], registry=registry
         )
         self._scores = Histogram(
             "reppose_pose_score",

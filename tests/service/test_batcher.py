@@ -346,6 +346,8 @@ def test_the_observer_hears_how_long_each_item_waited() -> None:
         def worker_replaced(self, reason: str) -> None:
             raise AssertionError(reason)
 
+        refused = worker_replaced
+
     async def test() -> None:
         batcher = made(lambda items: items, observer=Observer())
         await asyncio.gather(*(batcher.submit(item) for item in range(5)))

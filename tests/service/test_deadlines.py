@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from service.batcher import Batcher
-from service.errors import DeadlineExceeded
+from service.errors import DeadlineExceeded, Overloaded
 from service.pb.reppose.v1 import pose_pb2 as pb
 from service.pb.reppose.v1 import pose_pb2_grpc
 from tests.service import serving
@@ -204,3 +204,39 @@ def test_grpc_has_its_own(stub: pose_pb2_grpc.PoseServiceStub, scene: Scene) -> 
     with pytest.raises(grpc.RpcError) as refused:
         stub.Estimate(pb.EstimateRequest(image=scene.png), timeout=1e-6)
     assert refused.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_the_observer_hears_why_an_item_is_not_worked_on() -> None:
+    heard: list[str] = []
+
+    class Observer:
+        def batch_taken(self, waited_s: Sequence[float]) -> None:
+            pass
+
+        def refused(self, reason: str) -> None:
+            heard.append(reason)
+
+    async def test(batcher: Batcher[str, str], gate: Gate) -> None:
+        first = batcher.submit("held up")
+        await gate.wait_until_entered()
+        with pytest.raises(DeadlineExceeded):
+            batcher.submit("late", time.monotonic())
+        assert heard == ["late"]
+        with pytest.raises(DeadlineExceeded):
+            await batcher.submit("expires", time.monotonic() + 0.05)
+        assert heard == ["late", "expired"]
+        leaves = batcher.submit("leaves")
+        leaves.cancel()
+        await asyncio.sleep(0)
+        assert heard == ["late", "expired", "gone"]
+        waiting = [batcher.submit("waits") for _ in range(batcher.capacity)]
+        with pytest.raises(Overloaded):
+            batcher.submit("one too many")
+        assert heard == ["late", "expired", "gone", "full"]
+        patient = asyncio.create_task(batcher.submit_with_room("patient"))
+        await asyncio.sleep(0)
+        gate.let_through.release(100)
+        await asyncio.gather(first, *waiting, await patient)
+        assert heard == ["late", "expired", "gone", "full"]  # who waits for room is not refused
+
+    run(test, Gate(), observer=Observer())
