@@ -1,17 +1,23 @@
 """Log lines on stderr: JSON for programs or text for people, each with the ids of its request and of its trace.
 
+Lines about requests are written together, a moment later: each write would have the event loop wait for the workers to
+let go of the interpreter. Any other line is written at once, after those that were held.
+
 What a client sent is not written: no image, no query, no header, no token. Of a path that is served the route stands
 there, of any other its beginning.
 """
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import contextlib
 import json
 import logging
+import random
 import re
 import sys
-import uuid
+from collections import deque
 from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -23,14 +29,24 @@ from service import tracing
 
 log = logging.getLogger("reppose")
 
+HELD_S = 0.05
+"""Longest that a line about a request is held."""
+MOST_HELD = 256
+"""Lines that are held."""
+
 _as_json = False
+_held: deque[str] = deque()
+_awaited: asyncio.AbstractEventLoop | None = None
+"""The event loop that will write what is held."""
+_ids = random.Random()
+"""Of requests: no secrets, and asking the system for each takes longer than making it."""
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 _WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 def begin_request(sent: str | None) -> str:
     """Give the request that this task works on an id: the client's own where it is well-formed, else a new one."""
-    request_id = sent if sent and _WELL_FORMED_ID.fullmatch(sent) else uuid.uuid4().hex
+    request_id = sent if sent and _WELL_FORMED_ID.fullmatch(sent) else f"{_ids.getrandbits(128):032x}"
     _request_id.set(request_id)
     return request_id
 
@@ -45,7 +61,7 @@ def request(**fields: object) -> None:
     if not log.isEnabledFor(logging.INFO):
         return
     if _as_json:
-        _write(_json_line(datetime.now(UTC), "info", log.name, "request", fields))
+        _hold(_json_line(datetime.now(UTC), "info", log.name, "request", fields))
     else:
         log.info("request", extra=facts(**fields))
 
@@ -63,6 +79,34 @@ def configure(level: str, form: Literal["auto", "json", "text"]) -> None:
     # What no line of ours shows need not be found out for each (Logging HOWTO, "Optimization").
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = logging.logAsyncioTasks = False
+
+
+def _hold(text: str) -> None:
+    """Write a line with others, on the event loop of this thread; at once where there is none."""
+    global _awaited
+    _held.append(text)
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        loop = None
+    if loop is None or len(_held) >= MOST_HELD:
+        flush()
+    elif loop is not _awaited:
+        _awaited = loop
+        loop.call_later(HELD_S, flush)
+
+
+@atexit.register
+def flush() -> None:
+    """Write what is held. May be called from any thread."""
+    global _awaited
+    _awaited = None
+    lines = []
+    with contextlib.suppress(IndexError):
+        while True:
+            lines.append(_held.popleft())
+    if lines:
+        _write("\n".join(lines))
 
 
 def _write(text: str) -> None:
@@ -105,6 +149,7 @@ class _Stderr(logging.Handler):
         except Exception:  # a message that does not fit its arguments
             self.handleError(record)
         else:
+            flush()
             _write(text)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -59,3 +61,63 @@ def test_a_well_formed_id_is_kept(sent: str) -> None:
 def test_any_other_id_is_replaced(sent: str | None) -> None:
     assert logs.begin_request(sent) != sent
     assert logs.begin_request(sent) != logs.begin_request(sent)
+
+
+def test_lines_about_requests_are_written_together_in_order_and_none_is_lost(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure("info", "json")
+
+    async def serve() -> None:
+        for number in range(3):
+            logs.request(number=number)
+        assert capsys.readouterr().err == ""
+        log.info("another")
+        logs.request(number=3)
+        written = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+        assert [line.get("number") for line in written] == [0, 1, 2, None]
+        await asyncio.sleep(10 * logs.HELD_S)
+        assert json.loads(capsys.readouterr().err)["number"] == 3
+        for number in range(logs.MOST_HELD + 1):
+            logs.request(number=number)
+        assert len(capsys.readouterr().err.splitlines()) == logs.MOST_HELD
+
+    asyncio.run(serve())
+    asyncio.run(_ask_once())  # the event loop that was to write the last line is gone
+    assert [json.loads(line)["number"] for line in capsys.readouterr().err.splitlines()] == [
+        logs.MOST_HELD,
+        7,
+    ]
+    logs.request(number=8)  # nobody would come back to it
+    assert json.loads(capsys.readouterr().err)["number"] == 8
+
+
+async def _ask_once() -> None:
+    logs.request(number=7)
+    await asyncio.sleep(10 * logs.HELD_S)
+
+
+def test_threads_that_write_meanwhile_lose_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json")
+
+    def disturb() -> None:
+        for _ in range(300):
+            log.info("disturbing")
+
+    async def serve() -> None:
+        threads = [threading.Thread(target=disturb) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for number in range(2000):
+            logs.request(number=number)
+            if number % 50 == 0:
+                await asyncio.sleep(0)
+        for thread in threads:
+            thread.join()
+        logs.flush()
+
+    asyncio.run(serve())
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    numbers = [line["number"] for line in lines if line["message"] == "request"]
+    assert sorted(numbers) == list(range(2000))
+    assert len(lines) == 2900
