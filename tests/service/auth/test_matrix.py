@@ -255,6 +255,23 @@ def test_the_token_of_the_operator_is_good_for_nothing_else(ways: Ways, guarded:
     assert {name for name, found in allowed.items() if found} == {"reload"}
 
 
+def test_a_port_of_their_own_makes_the_metrics_no_more_public(
+    credentials: Credentials, tiny_bundle_root: Path
+) -> None:
+    made = credentials.of_keys(Role.METRICS)
+    with serving.running(tiny_bundle_root, **credentials.settings, REPPOSE_METRICS__PORT="0") as service:
+        port = service.wait_for("listening")["metrics_port"]
+        found = {
+            case: httpx.get(
+                f"http://127.0.0.1:{port}/metrics", headers=bearer(credential), trust_env=False
+            ).status_code
+            for case, credential in made.items()
+        }
+        moved = httpx.get(f"{service.url}/metrics", headers=bearer(made["good"]), trust_env=False)
+    assert found == {case: http or 200 for case, http in REFUSED.items()}
+    assert moved.status_code == 404
+
+
 def test_no_secret_reaches_the_log(
     guarded: serving.Service, cases: dict[Role, dict[str, str | None]]
 ) -> None:
