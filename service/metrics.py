@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -12,7 +13,9 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from service import gpu_metrics
 from service.access_metrics import AccessMetrics
+from service.gpu_metrics import GpuCollector
 from service.head_metrics import HeadMetrics
 from service.histogram import Histogram, Series
 from service.listener_metrics import ListenerMetrics
@@ -140,6 +143,7 @@ class Metrics:
             ["model", "reason"],
             registry=registry,
         )
+        self._gpus: GpuCollector | None = None
         self._watched: dict[str, tuple[Callable[[], int], Callable[[], float]]] = {}
         self._queue_depth = Gauge(
             "reppose_queue_depth", "Frames that wait for a worker.", ["model"], registry=registry
@@ -262,6 +266,13 @@ class Metrics:
         self._queue_depth.labels(reference).set_function(present_depth)
         self._worker_busy.labels(reference).set_function(present_busy_s)
         self._queue_capacity.labels(reference).set(capacity)
+
+    def watch_gpus(self, library: str = gpu_metrics.LIBRARY) -> None:
+        """Report the GPUs from now on, where the driver's library is there."""
+        if self._gpus is None:
+            with contextlib.suppress(OSError):
+                self._gpus = GpuCollector(library)
+                self.registry.register(self._gpus)
 
     def serves(self, name: str, version: str, skeleton: str, *, default: bool) -> None:
         """Note a model that is ready to answer."""

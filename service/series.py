@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry
 
+from service.gpu_metrics import families
 from service.metrics import STAGES, Metrics
 
 _OURS = "reppose_"
@@ -13,7 +14,8 @@ _HEAD = """\
 # Metrics
 
 All series of the service, from `GET /metrics`. Histograms have `_bucket`, `_sum` and `_count`. Beside them there are
-Prometheus's usual `process_*` and `python_*` (memory, processor time, open files, garbage collection). `make metrics`
+Prometheus's usual `process_*` and `python_*` (memory, processor time, open files, garbage collection). Those of GPUs
+are there with the providers `cuda` and `tensorrt`, where the driver's management library (NVML) is. `make metrics`
 makes this file.
 
 """
@@ -25,6 +27,8 @@ def series() -> Iterator[tuple[str, str, tuple[str, ...], str]]:
     metrics = Metrics(registry)
     metrics.listeners.watch_connections(lambda: 0)
     metrics.listeners.watch_certificate(lambda: 0.0)
+    for each in families():
+        yield each.name, each.type, tuple(each._labelnames), each.documentation
     # The labels of a series that has no value yet can be had from its collector only.
     for collector in list(registry._collector_to_names):
         labels = getattr(collector, "_labelnames", getattr(collector, "label_names", ()))

@@ -106,6 +106,8 @@ class Core:
                 default=model is self.registry.default,
             )
             self.metrics.loaded(model.reference, model.load_s, model.memory_bytes)
+            if model.provider in ("cuda", "tensorrt"):
+                self.metrics.watch_gpus()
         await asyncio.gather(*(model.stop(settings.drain.timeout_s) for model in leaving))
 
     async def stop(self, timeout_s: float) -> bool:
