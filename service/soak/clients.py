@@ -26,6 +26,10 @@ from service.soak.tally import ANSWERED, DROPPED, FAILED, Tally
 
 FILE_HZ = 30.0
 """Rate that the timestamps of a file say."""
+FILE_WINDOW = 64
+"""Frames of a file that may have no outcome yet: several times what the service takes, so that it holds the sender up,
+but not all that the network would store, which the service would still compute when the sender is gone."""
+_POLL_S = 0.01
 END_S = 60.0
 """How long the answers to what was sent may take once a stream has ended."""
 
@@ -73,7 +77,7 @@ class _Client:
             await self._stream()
             if self.tally.heard != self.tally.sent:
                 self.tally.fault = self.tally.fault or "the stream ended without all answers"
-        except (OSError, RuntimeError, ValueError, grpc.aio.AioRpcError, TimeoutError) as error:
+        except Exception as error:  # whatever ends a stream is a finding
             self.tally.fault = self.tally.fault or repr(error)[:300]
         self.opened.set()
 
@@ -87,6 +91,12 @@ class _Client:
             if self._live:
                 due_s = max(due_s + 1 / self._crowd.rate_hz, time.monotonic() - 1.0)
                 await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+            while (
+                not self.ending.is_set()
+                and self.tally.sent - self.tally.heard >= FILE_WINDOW
+                and not self._live
+            ):
+                await asyncio.sleep(_POLL_S)
             if self.ending.is_set():
                 return
             number = self.tally.sent

@@ -42,6 +42,7 @@ def promises(found: Found) -> list[Promise]:
     unheard = sum(abs(each.sent - each.heard) for each in stayed)
     odd, failed = sum(each.out_of_order for each in every), sum(each.failed for each in every)
     faults = [each.fault for each in every if each.fault]
+    all_open = sum(each.kind != "http" for each in every), len(every)
     gone = "-" if found.gone_s is None else f"{found.gone_s:.0f} s"
     return [
         Promise(
@@ -58,6 +59,12 @@ def promises(found: Found) -> list[Promise]:
             f"{len(faults)}",
             "0" + "".join(f"; {each}" for each in faults[:1]),
             not faults,
+        ),
+        Promise(
+            "streams, sessions at the end of the load",
+            "{}, {}".format(*found.before),
+            "{}, {}".format(*all_open),
+            found.before == all_open,
         ),
         Promise(
             f"streams, sessions left {gone} after {len(every) - found.stayed} clients vanished",

@@ -38,9 +38,9 @@ MIX = (
 WARM_UP = 0.1
 """Share of the time that passes before anything is counted."""
 SAMPLE_S = 1.0
-PATIENCE_S = 20.0
-"""How much longer than the times of expiry the vanished may take: the service looks after them once a second, and
-later on a busy machine."""
+PATIENCE_S = 30.0
+"""How much longer than the times of expiry the vanished may take: what they had sent is computed first, and the service
+looks after them once a second."""
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -84,11 +84,11 @@ class Found:
     stayed: int = 0
     """Streams of the crowd that stays; they come first in `tallies`."""
     before: tuple[int, int] = (0, 0)
-    """Streams and sessions when the others vanished."""
+    """Open streams and sessions just before half of the clients vanished."""
     expected: tuple[int, int] = (0, 0)
-    """What must be left of them."""
+    """What must be left of them after that."""
     after: tuple[int, int] = (0, 0)
-    """What was left of them."""
+    """What was left."""
     gone_s: float | None = None
     """After how long; None where it did not come to that in time."""
     last: tuple[int, int] = (0, 0)

@@ -93,6 +93,7 @@ def _fail(found: Found) -> None:
         (_lose, ["frames of those who stay"]),
         (_swap, ["outcomes out of order"]),
         (_fail, ["frames failed", "streams that broke"]),
+        (lambda found: setattr(found, "before", (2, 4)), ["streams, sessions at the end of the load"]),
         (lambda found: setattr(found, "after", (2, 2)), ["streams, sessions left 7 s after 2 clients"]),
         (lambda found: setattr(found, "after", (1, 1)), ["streams, sessions left 7 s after 2 clients"]),
         (lambda found: setattr(found, "gone_s", None), ["streams, sessions left - after"]),
@@ -185,6 +186,7 @@ def test_a_whole_run(tiny_bundle_root: Path, tmp_path: Path) -> None:
         "outcomes out of order",
         "frames failed",
         "streams that broke",
+        "streams, sessions at the end of the load",
         "streams, sessions left at the end",
         "exit code of the server",
     ):
