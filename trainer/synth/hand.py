@@ -25,6 +25,7 @@ from trainer.synth.hand_body import Hand, Side
 from trainer.synth.recipe import Recipe
 from trainer.synth.render import NOBODY, Drawn, Rendered, Renderer
 from trainer.synth.sample import HIDDEN, OUTSIDE, SEEN, Camera, Person, Sample
+from trainer.synth.stages import lap
 
 Rng = np.random.Generator
 
@@ -159,7 +160,9 @@ class Studio:
     ) -> tuple[Sample, Rendered]:
         """A picture with a background and a camera's faults."""
         size = self.recipe.size
+        lap("hands and things")
         background, kind = self.backgrounds.draw(rng, size, size)
+        lap("background")
         drawn = [*(each.drawn for each in shown), *things]
         light = looks.lights(rng)
         if drawn:
@@ -167,10 +170,13 @@ class Studio:
         else:
             nothing = np.full((size, size), NOBODY, np.int32)
             rendered = Rendered(background, np.full((size, size), np.inf, np.float32), nothing, nothing)
+        lap("drawing")
         seen_by = sensor.draw(rng)
         people = tuple(truth(each, camera, rendered) for each in shown)
-        meta = {"background": kind} | seen_by.meta()
-        return Sample(sensor.apply(rendered.rgb, seen_by, rng), people, camera, meta=meta), rendered
+        lap("truth")
+        image = sensor.apply(rendered.rgb, seen_by, rng)
+        lap("sensor")
+        return Sample(image, people, camera, meta={"background": kind} | seen_by.meta()), rendered
 
 
 def truth(shown: Shown, camera: Camera, rendered: Rendered) -> Person:

@@ -9,7 +9,7 @@ from trainer.synth.write import Kind
 
 KINDS = {
     "body": Kind("body", "person", BODY19.keypoints, BODY19, single.maker),
-    "hand": Kind("hand", "hand", HAND21.keypoints, HAND21, hand.maker),
+    "hand": Kind("hand", "hand", HAND21.keypoints, HAND21, hand.maker, size=160),
     "scene": Kind("scene", "person", BODY19.keypoints, BODY19, scene.maker, size=512),
     "video": Kind("video", "person", BODY19.keypoints, BODY19, video.maker, chunk=1, size=320),
 }
