@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -49,9 +50,9 @@ def measure(recipe: Recipe, kind: Kind, jobs: int) -> Speed:
     told = [results.get(timeout=_PATIENCE_S) for _ in workers]
     for worker in workers:
         worker.join()
-    for each in told:
-        if isinstance(each, str):
-            raise DataError(each)
+    errors = [each for each in told if isinstance(each, str)]
+    if errors:
+        raise DataError(next(filter(None, errors), "a process was broken off"))
     pictures, _, spent = told[0]
     rate = sum(count / took for count, took, _ in told)
     return Speed(jobs, rate, {name: 1000 * each / pictures for name, each in spent.items()})
@@ -81,6 +82,8 @@ def _work(recipe: Recipe, kind: Kind, number: int, barrier: Any, results: Any) -
             pictures += len(frames(recipe, kind, maker, number * recipe.n + index))
             stages.lap("files")
         results.put((pictures, time.perf_counter() - start, dict(stages.spent)))
+    except threading.BrokenBarrierError:  # another one tells why
+        results.put("")
     except Exception as error:  # the edge of a process: told to the parent, in words
         barrier.abort()
         results.put(f"{type(error).__name__}: {error}")
