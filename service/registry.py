@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from model_zoo.errors import ModelZooError
 from model_zoo.manifest import BundleManifest, Precision
 from model_zoo.skeletons import Skeleton
 from service.errors import NotReady, StartupError, UnknownModel
+from service.starting import Attempts
 
 if TYPE_CHECKING:
     from service.batcher import Batcher
@@ -45,8 +47,12 @@ class ServedModel:
         try:
             return await self.batcher.stop(timeout_s)
         finally:
-            if self.device is not None:
-                self.device.close()
+            self.close()
+
+    def close(self) -> None:
+        """End the thread that makes the calls of its net, if it has one."""
+        if self.device is not None:
+            self.device.close()
 
     @property
     def manifest(self) -> BundleManifest:
@@ -68,17 +74,22 @@ def read_bundles(roots: Sequence[Path]) -> list[Bundle]:
     """Read and verify every bundle under the roots, by name and version; the first root wins.
 
     Raises:
-        StartupError: a root is no folder, or there is no bundle at all.
-        ManifestError, BundleCorrupt: one of the bundles is broken.
+        StartupError: roots that are no folders, bundles that are broken, all of them; or there is no bundle at all.
     """
-    for root in roots:
-        if not root.is_dir():
-            raise StartupError(f"{root} is no folder of bundles; REPPOSE_MODELS__ROOTS names it")
+    attempts = Attempts()
+    attempts.problems += [
+        f"{root} is no folder of bundles; REPPOSE_MODELS__ROOTS names it"
+        for root in roots
+        if not root.is_dir()
+    ]
+    attempts.check()
     folders = [folder for root in roots for folder in bundle.discover(root)]
     wanted = dict.fromkeys((folder.parent.name, folder.name) for folder in folders)
     if not wanted:
         raise StartupError(f"there is no bundle in {', '.join(map(str, roots)) or 'no folder at all'}")
-    return [bundle.find(name, version, roots) for name, version in sorted(wanted)]
+    found = [attempts.of(partial(bundle.find, name, version, roots)) for name, version in sorted(wanted)]
+    attempts.check()
+    return [each for each in found if each is not None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,22 +142,29 @@ class Registry:
             StartupError: a bundle is missing, broken, or cannot be loaded.
         """
         served = {each.reference: each for each in self}
+        fresh: list[ServedModel] = []
 
         def opened(found: Bundle) -> ServedModel:
             old = served.get(f"{found.name}@{found.version}")
-            return old if old is not None and old.bundle == found else open_model(found)
+            if old is not None and old.bundle == found:
+                return old
+            fresh.append(open_model(found))
+            return fresh[-1]
 
         try:
             found = read_bundles(roots)
             models = {each.reference: each for each in map(opened, found)}
             newest = {name: bundle.find(name, None, roots).version for name in {each.name for each in found}}
-        except ModelZooError as error:
-            raise StartupError(str(error)) from error
-        lineup = Lineup(models, newest, default)
-        try:
+            lineup = Lineup(models, newest, default)
             lineup.find(default)
-        except UnknownModel as error:
-            raise StartupError(f"the default model is missing: {error}") from error
+        except BaseException as error:
+            for model in fresh:  # nobody will ask them
+                model.close()
+            if isinstance(error, UnknownModel):
+                raise StartupError(f"the default model is missing: {error}") from error
+            if isinstance(error, ModelZooError):
+                raise StartupError(str(error)) from error
+            raise
         return lineup
 
     def swap(self, lineup: Lineup) -> list[ServedModel]:

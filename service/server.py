@@ -37,12 +37,13 @@ from service.logs import facts, log
 from service.metrics import Metrics, StageMetrics, resident_bytes
 from service.pipeline import Device
 from service.predictor import Predictor, Stages
-from service.registry import Registry, ServedModel
+from service.registry import Registry, ServedModel, read_bundles
 from service.rest import admin, app, sessions, stream
 from service.rest.connections import Connections
 from service.rpc.server import RpcLimits, RpcServer
 from service.runner import Runner
 from service.settings import Settings
+from service.starting import Attempts
 from service.streams import hub
 from service.streams.hub import Hub
 from service.streams.opening import open_store
@@ -54,6 +55,7 @@ from service.watching import Watch
 
 _MESSAGE_ROOM_BYTES = 512 * 1024
 """What a message over the WebSocket may hold beside an image of the largest size; resume tokens fit as well."""
+_NO_TIME_S = 0.0
 _STREAMS_SHARE = 0.75
 """Of the time to drain: streams end first, single requests are answered all the while and have the rest."""
 _LAST_SPANS_S = 2.0
@@ -87,9 +89,13 @@ class Core:
             lambda found: _open_model(found, settings, self.limits, self.metrics),
         )
         served = set(self.registry)
-        for model in lineup.models.values():
-            if model not in served:
+        fresh = [model for model in lineup.models.values() if model not in served]
+        try:
+            for model in fresh:
                 model.batcher.start()
+        except BaseException:  # those that run already would go on for ever, unasked
+            await asyncio.gather(*(model.stop(_NO_TIME_S) for model in fresh))
+            raise
         leaving = self.registry.swap(lineup)
         self.metrics.forget_models()
         for model in self.registry:
@@ -129,48 +135,64 @@ class Server:
     """The running service; `http_port` and `grpc_port` are the ports it listens on.
 
     Raises:
-        StartupError: a port is taken.
+        StartupError: with everything that keeps it from starting: ports that are taken, files that are broken.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._readiness = Readiness()
         self._core = build_core(settings)
-        self._hub = _open_hub(settings, self._core)
-        self._guard, self._credentials = _open_guard(settings, self._core.metrics)
-        self._certificates = _open_certificates(settings, self._core.metrics)
-        self._tracer = _open_tracer(settings)
-        self._watch = Watch(
-            self._core.metrics, self._tracer, log_requests=settings.log.requests, share=settings.log.share
-        )
-        self._http = HttpListener(settings.http.host, settings.http.port)
-        self.http_port: int = self._http.port
-        self._scraped: HttpListener | None = None
-        try:
-            if settings.metrics.port is not None:
-                where = settings.metrics
-                self._scraped = HttpListener(where.host, where.port, "REPPOSE_METRICS__PORT")
-            self._rpc = RpcServer(
-                self._core.predictor,
-                self._hub,
-                self._watch,
-                self._core.limits,
-                host=settings.grpc.host,
-                port=settings.grpc.port,
-                stream_frames=settings.grpc.stream_frames,
-                guard=self._guard,
-                bounds=_rpc_limits(settings),
-                credentials=self._certificates and self._certificates.grpc_credentials,
-                refused=self._core.metrics.listeners.refused,
-            )
-        except BaseException:
-            self._http.close()
-            if self._scraped is not None:
-                self._scraped.close()
-            raise
+        self._open(settings)
         self.grpc_port: int = self._rpc.port
         self.app = self._build_app()
         self._loading = asyncio.Lock()
+
+    def _open(self, settings: Settings) -> None:
+        """Everything that can be wrong with what the settings name, but for the models' graphs. Raises StartupError."""
+        attempts, metrics = Attempts(), self._core.metrics
+        hub = attempts.of(lambda: _open_hub(settings, self._core))
+        opened = attempts.of(lambda: _open_guard(settings, metrics))
+        self._certificates = attempts.of(lambda: _open_certificates(settings, metrics))
+        self._tracer = attempts.of(lambda: _open_tracer(settings))
+        self._watch = Watch(
+            metrics, self._tracer, log_requests=settings.log.requests, share=settings.log.share
+        )
+        http = attempts.of(lambda: HttpListener(settings.http.host, settings.http.port))
+        self._scraped: HttpListener | None = None
+        if settings.metrics.port is not None:
+            where = settings.metrics
+            self._scraped = attempts.of(lambda: HttpListener(where.host, where.port, "REPPOSE_METRICS__PORT"))
+        rpc = None
+        if hub is not None and opened is not None:
+            self._hub, (self._guard, self._credentials) = hub, opened
+            rpc = attempts.of(lambda: self._open_rpc(settings))
+        try:
+            if attempts.problems:
+                attempts.of(lambda: read_bundles(settings.models.roots))
+            attempts.check()
+        except BaseException:
+            for listener in (http, self._scraped):
+                if listener is not None:
+                    listener.close()
+            raise
+        assert http is not None and rpc is not None  # noqa: PT018 - nothing was wrong
+        self._http, self._rpc = http, rpc
+        self.http_port: int = http.port
+
+    def _open_rpc(self, settings: Settings) -> RpcServer:
+        return RpcServer(
+            self._core.predictor,
+            self._hub,
+            self._watch,
+            self._core.limits,
+            host=settings.grpc.host,
+            port=settings.grpc.port,
+            stream_frames=settings.grpc.stream_frames,
+            guard=self._guard,
+            bounds=_rpc_limits(settings),
+            credentials=self._certificates and self._certificates.grpc_credentials,
+            refused=self._core.metrics.listeners.refused,
+        )
 
     async def start(self) -> None:
         """Listen, load the models, say ready. Raises StartupError; call `stop` then as well."""
@@ -233,8 +255,10 @@ class Server:
     async def stop(self) -> bool:
         """Drain and stop; whether everything that was accepted was answered in time."""
         drain = self._settings.drain
+        was_ready = self._readiness.ready
         await self._say("the service is stopping")
-        await asyncio.sleep(drain.notice_s)
+        if was_ready:  # else no balancer sends anything here, and a start that failed shall end at once
+            await asyncio.sleep(drain.notice_s)
         ends_s = time.monotonic() + drain.timeout_s
         streamed = await self._hub.drain(_STREAMS_SHARE * drain.timeout_s)
         left_s = ends_s - time.monotonic()

@@ -7,6 +7,7 @@ import gc
 import shutil
 import signal
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 
 from model_zoo.bundle import Bundle
 from service import runner
+from service.batcher import Batcher
 from service.errors import StartupError
 from service.pb.reppose.v1 import pose_pb2 as pb
 from service.pb.reppose.v1 import pose_pb2_grpc
@@ -70,6 +72,44 @@ def test_a_failure_changes_nothing(root: Path) -> None:
         registry.load([root], "tiny", opened)
     assert list(registry) == before
     assert registry.default.reference == "tiny@2"
+
+
+@pytest.mark.parametrize("mode", ["fused", "pipelined"])
+def test_a_model_that_does_not_start_leaves_no_thread_of_the_others(
+    mode: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it fails when it is loaded or when its workers are opened."""
+
+    async def load() -> None:
+        core = build_core(Settings())
+        settings = Settings(
+            models=ModelSettings(roots=(root,), default="tiny"), batch=BatchSettings(workers=2, mode=mode)
+        )
+        before = set(threading.enumerate())
+        for broken, place in ((runner, "load"), (Batcher, "start")):
+            real, calls = getattr(broken, place), []
+
+            def fails(*given: Any, real: Any = real, calls: list[Any] = calls, **named: Any) -> Any:
+                calls.append(given)
+                if len(calls) == 2:
+                    raise StartupError("the second cannot")
+                return real(*given, **named)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(broken, place, fails)
+                with pytest.raises(StartupError, match="the second cannot"):
+                    await core.load(settings)
+            assert len(calls) == 2
+            assert not list(core.registry)
+            deadline = time.monotonic() + 30
+            while left := {each for each in threading.enumerate() if each.name.startswith("tiny")} - before:
+                assert time.monotonic() < deadline, left
+                await asyncio.sleep(0.01)
+        await core.load(settings)
+        assert {each for each in threading.enumerate() if each.name.startswith("tiny")}
+        await core.stop(30)
+
+    asyncio.run(load())
 
 
 def versions(service: serving.Service) -> list[str]:

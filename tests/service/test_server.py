@@ -142,3 +142,78 @@ def test_every_line_of_the_log_is_json(tiny_bundle_root: Path, scene: Scene) -> 
     assert [line["outcome"] for line in requests] == ["ok", "invalid_image", "not_found"]
     assert all({"time", "level", "logger", "ms", "request_id"} <= line.keys() for line in requests)
     assert not [line for line in service.lines if line["level"] == "warning"]
+
+
+def test_everything_that_is_wrong_is_told_at_once(service: serving.Service, tmp_path: Path) -> None:
+    """Two ports that are taken, a key that is not there, and two broken bundles."""
+    for version in ("1", "2"):
+        written = tiny_model.write(tmp_path, version=version)
+        written.model_path.write_bytes(b"\0" * written.model_path.stat().st_size)
+    taken = {
+        "REPPOSE_HTTP__PORT": service.url.rpartition(":")[2],
+        "REPPOSE_GRPC__PORT": service.target.rpartition(":")[2],
+    }
+    files = {
+        name: str(tmp_path / f"nowhere-{name}") for name in ("REPPOSE_TLS__CERTIFICATE", "REPPOSE_TLS__KEY")
+    }
+    second = serving.Service(tmp_path, **taken, **files, REPPOSE_DRAIN__NOTICE_S="1000")
+    assert second.ended() == 1
+    assert all(f"{name} names another" in second.text for name in taken)
+    assert f"cannot read {files['REPPOSE_TLS__CERTIFICATE']}" in second.text
+    assert second.text.count("sha256") == 2
+    assert "Traceback" not in second.text
+
+
+def test_a_second_signal_ends_it_at_once(tiny_bundle_root: Path) -> None:
+    service = serving.Service(tiny_bundle_root, REPPOSE_DRAIN__NOTICE_S="1000")
+    try:
+        service.wait_for("ready")
+        service.terminate()
+        service.wait_for("stopping")
+        service.terminate()
+        assert service.ended() in (-signal.SIGTERM, 128 + signal.SIGTERM)
+    finally:
+        service.process.kill()
+        service.ended()
+
+
+def test_who_never_finishes_does_not_hold_up_the_end(tiny_bundle_root: Path, scene: Scene) -> None:
+    """An upload that stopped half way, a connection without a request, a WebSocket without a config and a stream that
+    says nothing: all of them may take longer than the end may."""
+    patient = {
+        "REPPOSE_HTTP__BODY_S": "1000",
+        "REPPOSE_HTTP__HEADER_S": "1000",
+        "REPPOSE_GRPC__MESSAGE_S": "1000",
+        "REPPOSE_STREAMS__IDLE_S": "1000",
+        "REPPOSE_DRAIN__TIMEOUT_S": "2",
+    }
+    silent = threading.Event()
+    service = serving.Service(tiny_bundle_root, **patient)
+    try:
+        service.wait_for("ready")
+        address = "127.0.0.1", service.wait_for("listening")["http_port"]
+        with (
+            socket.create_connection(address) as uploading,
+            socket.create_connection(address) as idle,
+            grpc.insecure_channel(service.target) as channel,
+        ):
+            uploading.sendall(
+                b"POST /v1/pose HTTP/1.1\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nx"
+            )
+            stream = pose_pb2_grpc.PoseServiceStub(channel).EstimateStream(
+                iter(lambda: silent.wait(60), True)
+            )
+            assert serving.post(service, scene.png).status_code == 200
+            addresses = service.url, service.target
+            service.terminate()
+            assert service.ended() in (0, 1), service.text
+            silent.set()
+            with pytest.raises(grpc.RpcError) as error:
+                next(stream)
+            assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert idle.recv(100) == b""
+        assert all(map(is_free, addresses))
+        assert service.wait_for("stopped")
+    finally:
+        service.process.kill()
+        service.ended()
