@@ -22,7 +22,6 @@ from trainer.synth import body, hand_pose
 from trainer.synth.body import Shape
 
 Side = Literal["L", "R"]
-SIDES: tuple[Side, Side] = ("L", "R")
 
 _KEPT = ("upperarm", "lowerarm", "wrist", "metacarpal", "finger")
 _WRIST = 0.1
