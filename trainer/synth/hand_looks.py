@@ -18,7 +18,7 @@ Rng = np.random.Generator
 _BAND = (1.86, 1.95)
 """Where on the arm watches and bracelets sit: 1 elbow, 2 wrist."""
 _NAIL_OUT, _NAIL_BACK = 0.42, 0.33
-"""Nails: beyond this share of the last phalanx, and no more turned from the back of the finger than this cosine."""
+"""Nails: beyond this share of the last phalanx, and turned from the back of the finger by a cosine of 1 less this."""
 
 
 @lru_cache(maxsize=2)
@@ -82,9 +82,8 @@ def _nails(model: HandModel) -> NDArray[np.bool_]:
 def _back(model: HandModel, number: int, along: Floats) -> Floats:
     """Unit normal of the back of a finger's last phalanx on the template."""
     head = dict(zip(model.bone_names, model.heads, strict=True))
-    if (
-        number == 1
-    ):  # the thumb bends across the palm, so its nail looks along the knuckles, away from the fingers
+    if number == 1:
+        # The thumb bends across the palm: its nail looks along the knuckles, away from the fingers.
         towards = head["finger1-2"] - (head["finger2-1"] + head["finger5-1"]) / 2
         aside = np.cross(head["finger2-1"] - head["wrist"], head["finger5-1"] - head["wrist"])
         aside *= 1 if model.side == "L" else -1
