@@ -8,7 +8,7 @@ DEMO_URL ?= http://127.0.0.1:$(or $(REPPOSE_HTTP__PORT),8000)
 DATA ?= ../data
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test benchmarks tools soak guard lint proto settings metrics requirements secrets docker docker-test clean
+.PHONY: help serve demo test benchmarks tools synth soak guard lint proto settings metrics requirements secrets docker docker-test clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ tools: $(VENV)/.installed-tools  ## Install other people's programs that judge w
 
 soak: $(VENV)/.installed-dev $(VENV)/.installed-tools  ## Ask everything of a service for MINUTES (10) by k6; fails on errors and leaks
 	$(BIN)/python -m tests.ops.soak --minutes $(or $(MINUTES),10)
+
+synth: $(VENV)/.installed-synth  ## Install what `reppose-train synth` and its tests need, on Debian what draws as well
+	@ldconfig -p | grep -q libEGL.so.1 || apt-get install -qq --yes libegl1 libgl1-mesa-dri libgles2 \
+		|| echo 'synth: nothing to draw with; tests that do are skipped' >&2
 
 guard: $(VENV)/.installed-dev  ## Fail if an install pulled in CUDA or what drags it in
 	@if $(PIP) list --format=freeze | grep -iE '^(nvidia|triton|torchvision|torchaudio|timm)'; \
@@ -72,6 +76,7 @@ $(VENV)/.created:
 $(VENV)/.installed-serve: EXTRAS :=
 $(VENV)/.installed-demo: EXTRAS := [demo]
 $(VENV)/.installed-dev: EXTRAS := [dev]
+$(VENV)/.installed-synth: EXTRAS := [dev,synth]
 $(VENV)/.installed-%: $(VENV)/.created pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable '.$(EXTRAS)'
 	@touch $@

