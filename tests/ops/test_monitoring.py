@@ -24,6 +24,7 @@ from tests import tiny_model
 from tests.ops.tools import ROOT, passes, tool
 from tests.service import serving
 from tests.service.certificates import Authority
+from tests.service.collector import collecting
 
 DOCKER = ROOT / "docker"
 RULES = yaml.safe_load((DOCKER / "prometheus/rules.yml").read_text())
@@ -141,16 +142,24 @@ def test_promtool_has_no_complaint_about_configuration_and_rules() -> None:
 def test_promtool_and_a_real_prometheus_read_the_metrics(tiny_bundle_root: Path, tmp_path: Path) -> None:
     promtool = tool("promtool", PROMETHEUS)
     painted = tiny_model.paint((260, 460), tiny_model.person((60.0, 40.0, 120.0, 160.0)), radius=7)
-    with serving.running(tiny_bundle_root) as service:
-        assert serving.post(service, tiny_model.encode(painted)).status_code == 200
-        text = serving.get(service, "/metrics").content
+    traced = {"REPPOSE_METRICS__PORT": "0", "OTEL_BSP_SCHEDULE_DELAY": "50"}
+    with (
+        collecting() as collector,
+        serving.running(tiny_bundle_root, REPPOSE_TRACING__ENDPOINT=collector.url, **traced) as service,
+    ):
+        answer = serving.post(service, tiny_model.encode(painted))
+        assert answer.status_code == 200
+        target = f"127.0.0.1:{service.wait_for('listening')['metrics_port']}"
+        text = httpx.get(f"http://{target}/metrics", trust_env=False).content
         complaints = passes(promtool, "check", "metrics", stdin=text)
         assert complaints == ""
-        target = service.url.removeprefix("http://")
         with scraping(tmp_path, {"job_name": "reppose", "static_configs": [{"targets": [target]}]}) as url:
             assert ask(url, "reppose_ready") == [({}, "1")]
             asked = ask(url, 'reppose_requests_total{outcome="ok"}', "transport", "outcome")
             assert ({"transport": "http", "outcome": "ok"}, "1") in asked
+            trace = answer.headers["traceresponse"].split("-")[1]
+            assert exemplars(url, "reppose_request_seconds_bucket") == {trace}
+            collector.wait(lambda spans: trace in {span.trace_id.hex() for span in spans})
             assert ask(url, "model:reppose_queue:fill", "model")[0][1] == "0"
 
 
@@ -197,6 +206,7 @@ def scraping(folder: Path, job: dict[str, Any]) -> Iterator[str]:
             f"--storage.tsdb.path={folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{port}",
             "--log.level=error",
+            "--enable-feature=exemplar-storage",
         ]
     )
     try:
@@ -204,6 +214,13 @@ def scraping(folder: Path, job: dict[str, Any]) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(30)
+
+
+def exemplars(url: str, query: str) -> set[str]:
+    """Ids of the traces that Prometheus has kept for these series."""
+    span = {"query": query, "start": time.time() - 600, "end": time.time() + 60}
+    answer = httpx.get(f"{url}/api/v1/query_exemplars", params=span, trust_env=False, timeout=10)
+    return {each["labels"]["trace_id"] for series in answer.json()["data"] for each in series["exemplars"]}
 
 
 def ask(url: str, query: str, *labels: str) -> list[tuple[dict[str, str], str]]:
