@@ -26,6 +26,8 @@ _THINNEST = 0.06
 def collapse(faces: Faces, poses: Floats, zones: NDArray[np.integer], count: int) -> Faces:
     """Collapse edges, the cheapest first, until few enough triangles are left or no edge may be collapsed.
 
+    Where the mesh ends, vertices only move along its rim.
+
     Args:
         faces: (F, 3) vertices, all triangles wound alike.
         poses: (K, V, 3) the same mesh in some poses.
