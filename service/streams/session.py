@@ -172,7 +172,8 @@ class Session:
         ids = self._tracker.update(time_s, found, size, planned=planned)
         kept = {track.id for track in self._tracker.state.tracks}
         states = {number: each for number, each in self._state.smoothing.items() if number in kept}
-        heard = {number: each for number, each in self._state.said.items() if number in kept}
+        before = self._state.said
+        heard = {number: before[number] for number in before if number in kept} if before else {}
         answers = []
         for number, pose, look in zip(ids, poses, found, strict=True):
             if number is None:
@@ -197,7 +198,7 @@ class Session:
         heads = pose.heads
         if heads is not None and heads.presence is not None and heads.presence < said.bounds(heads.least)[0]:
             return np.zeros_like(pose.scores)
-        return for_rules(pose.scores, self._calibration)
+        return pose.scores if self._calibration is None else for_rules(pose.scores, self._calibration)
 
     def _answer(
         self, pose: Pose, number: int, smoothed: smoothing.Smoothed, heads: Heads | None
