@@ -24,14 +24,20 @@ SERVICES = ("service", "prometheus", "redis", "envoy", *REPLICAS)
 PATIENCE_S = 60.0
 
 
+def free_ports() -> dict[str, int]:
+    """A free port for each of PORTS."""
+    free = [socket.create_server(("127.0.0.1", 0)) for _ in PORTS]
+    ports = {name: each.getsockname()[1] for name, each in zip(PORTS, free, strict=True)}
+    for each in free:
+        each.close()
+    return ports
+
+
 class Stack:
     """What docker-compose.yml describes; Grafana is left out, which has no stand-in."""
 
     def __init__(self) -> None:
-        free = [socket.create_server(("127.0.0.1", 0)) for _ in PORTS]
-        self.ports = {name: each.getsockname()[1] for name, each in zip(PORTS, free, strict=True)}
-        for each in free:
-            each.close()
+        self.ports = free_ports()
         os.environ |= {name: str(port) for name, port in self.ports.items()}
 
     def compose(self, *command: str, check: bool = True) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,7 +37,7 @@ class Pair:
 
 
 class Authority:
-    """Signs certificates for localhost and 127.0.0.1."""
+    """Signs certificates for 127.0.0.1 and hosts."""
 
     def __init__(self, name: str = "tests", days: float = 30) -> None:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -50,12 +51,14 @@ class Authority:
         """What trusts it."""
         return self._certificate.public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, name: str = "localhost", ends: datetime | None = None) -> Pair:
-        """A certificate that ends then, or in ten days."""
+    def issue(
+        self, name: str = "localhost", ends: datetime | None = None, hosts: Sequence[str] = ("localhost",)
+    ) -> Pair:
+        """A certificate of these hosts that ends then, or in ten days."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         built = _builder(subject, self._name, key.public_key(), ends or NOW + timedelta(days=10))
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        names = [*map(x509.DNSName, hosts), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         signed = built.add_extension(x509.SubjectAlternativeName(names), critical=False).sign(
             self._key, hashes.SHA256()
         )
