@@ -8,7 +8,7 @@ from typing import NamedTuple
 from grpc import StatusCode as Grpc
 
 from model_zoo import errors as zoo
-from service import errors
+from service import errors, outcomes
 
 
 class Status(NamedTuple):
@@ -22,13 +22,10 @@ class Status(NamedTuple):
     """The part of the request that such an error is about."""
 
 
-OK = "ok"
-"""The `outcome` of a request that was answered."""
+OK, CLIENT_GONE = outcomes.OK, outcomes.CLIENT_GONE
+"""The `outcome` of requests without an error."""
 
-CLIENT_GONE = "client_gone"
-"""The `outcome` of a request whose client left before the answer."""
-
-INTERNAL = Status("internal", Http.INTERNAL_SERVER_ERROR, Grpc.INTERNAL)
+INTERNAL = Status(outcomes.INTERNAL, Http.INTERNAL_SERVER_ERROR, Grpc.INTERNAL)
 
 STATUS: dict[type[Exception], Status] = {
     errors.ServiceError: INTERNAL,

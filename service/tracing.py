@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from service import status
+from service import outcomes
 from service.errors import StartupError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def ending(trace: Trace | None) -> Iterator[None]:
         yield
     except asyncio.CancelledError:
         if trace is not None:
-            trace.outcome = status.CLIENT_GONE
+            trace.outcome = outcomes.CLIENT_GONE
         raise
     finally:
         if trace is not None:
@@ -84,7 +84,7 @@ class Trace:
         self.id = f"{context.trace_id:032x}"
         self.span_id = f"{context.span_id:016x}"
         self.sampled: bool = context.trace_flags.sampled
-        self.outcome = status.OK
+        self.outcome = outcomes.OK
         """What `ending` tells; to be changed by whoever knows better."""
         self._tracer, self._span = tracer, span
         self._offset_ns = time.time_ns() - time.perf_counter_ns()
@@ -178,9 +178,9 @@ class Tracer:
     def close_span(self, span: Span, outcome: str, attributes: Mapping[str, Any] | None) -> None:
         """End a span of a request or a frame."""
         span.set_attributes({"reppose.outcome": outcome, **(attributes or {})})
-        if outcome == status.INTERNAL.code:
+        if outcome == outcomes.INTERNAL:
             span.set_status(self._api.StatusCode.ERROR)
-        if outcome != status.OK:
+        if outcome != outcomes.OK:
             span.set_attribute("error.type", outcome)
         span.end()
 
