@@ -141,14 +141,15 @@ def _noun(value: object) -> str:
 
 
 def _from_environment(environment: Mapping[str, str], problems: list[str]) -> Iterator[tuple[Key, _Given]]:
-    accepted = {variable(*key.split(".")): (key, setting) for key, setting in _accepted().items()}
+    accepted = _accepted()
+    keys = {variable(*key.split(".")): key for key in accepted}
     for name, value in sorted(environment.items()):
         upper = name.upper()
-        if upper in accepted:
-            key, setting = accepted[upper]
-            yield setting, _Given(value, Origin("environment", name), _is_path(key, _accepted()))
+        if upper in keys:
+            key = keys[upper]
+            yield accepted[key], _Given(value, Origin("environment", name), _is_path(key, accepted))
         elif upper.startswith(ENV_PREFIX) and upper not in _OTHERS and not _of_kubernetes(upper, value):
-            problems.append(f"{name} is not a setting{_near(upper, accepted)}")
+            problems.append(f"{name} is not a setting{_near(upper, keys)}")
 
 
 def _of_kubernetes(name: str, value: str) -> bool:

@@ -213,6 +213,9 @@ def test_every_listener_is_looked_at() -> None:
     told = list(checks.listeners(Settings()))
     assert ("http", "127.0.0.1", 8000) in told
     assert ("grpc", "127.0.0.1", 50051) in told
+    assert "metrics" not in {group for group, _, _ in told}
+    own = Settings(metrics={"host": "127.0.0.2", "port": 9100})
+    assert ("metrics", "127.0.0.2", 9100) in checks.listeners(own)
 
 
 def test_memory_is_that_of_the_container_where_it_is_less(tmp_path: Path) -> None:
