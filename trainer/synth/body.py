@@ -29,7 +29,7 @@ from trainer.errors import TrainerError
 
 FORMAT = 1
 """Raised when what the file holds changes; a file of another format is made anew."""
-COARSE_FORMAT = 2
+COARSE_FORMAT = 3
 """The same of the file that is made from it."""
 
 

@@ -26,7 +26,7 @@ _THINNEST = 0.06
 def collapse(faces: Faces, poses: Floats, zones: NDArray[np.integer], count: int) -> Faces:
     """Collapse edges, the cheapest first, until few enough triangles are left or no edge may be collapsed.
 
-    Where the mesh ends, vertices only move along its rim.
+    Where the mesh ends its vertices stay: planes alone do not tell how far they reach.
 
     Args:
         faces: (F, 3) vertices, all triangles wound alike.
@@ -99,7 +99,7 @@ class _Mesh:
         shared = self.around[gone] & self.around[kept]
         if len(self.neighbours(gone) & self.neighbours(kept)) != len(shared):
             return False
-        if self.rim[gone] and (not self.rim[kept] or len(shared) != 1):
+        if self.rim[gone]:
             return False
         moved = sorted(self.around[gone] - shared)
         if not moved:

@@ -61,7 +61,7 @@ def test_a_closed_mesh_stays_closed_and_nearly_as_it_was(count: int) -> None:
     assert volume > 4 / 3 * np.pi * (1 - 20 / count)
 
 
-def test_a_flat_sheet_stays_whole() -> None:
+def test_a_flat_sheet_keeps_its_outline() -> None:
     points, faces = sheet()
     left = decimate.collapse(faces, points[None], nowhere(points), 60)
     assert len(left) <= 60

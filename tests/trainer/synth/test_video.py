@@ -168,7 +168,7 @@ def test_the_background_turns_with_the_camera() -> None:
     np.testing.assert_allclose(found, now.project(far), atol=0.5)
 
 
-def test_a_pause_is_one(studio: Studio) -> None:
+def test_a_pause_is_one() -> None:
     """Between two movements nothing but the sway is left."""
     paced = acts._Paused(lambda phase: np.array([phase]), 1.0, 0.5, 0.0)
     np.testing.assert_allclose([paced(each)[0] for each in (0.25, 0.5, 1.0, 1.2, 1.49, 1.75)],
