@@ -6,7 +6,16 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-REASONS = ("connections", "header_bytes", "headers", "header_time", "body_time", "malformed", "message_time")
+REASONS = (
+    "connections",
+    "header_bytes",
+    "headers",
+    "header_time",
+    "body_time",
+    "bodies_bytes",
+    "malformed",
+    "message_time",
+)
 
 
 class ListenerMetrics:
@@ -17,8 +26,8 @@ class ListenerMetrics:
         self._refused = Counter(
             "reppose_connections_refused",
             "Connections and calls refused or cut off before a whole request had come; reason is the limit: "
-            "'connections', 'header_bytes', 'headers', 'header_time', 'body_time', 'message_time' (of gRPC), or "
-            "'malformed'.",
+            "'connections', 'header_bytes', 'headers', 'header_time', 'body_time', 'bodies_bytes', 'message_time' "
+            "(of gRPC), or 'malformed'.",
             ["reason"],
             registry=registry,
         )

@@ -465,6 +465,7 @@ def _connections(settings: Settings, metrics: Metrics) -> Connections:
         http.header_s,
         http.body_s,
         http.body_bytes_per_s,
+        http.bodies_bytes,
         metrics.listeners.refused,
     )
 

@@ -39,9 +39,9 @@ class _Refused(Exception):
     """Leaves the parser."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Connections:
-    """The limits of all connections, and who has none of a request at present."""
+    """The limits of all connections, what their bodies hold, and who has no request at present."""
 
     connections: int
     header_bytes: int
@@ -50,10 +50,14 @@ class Connections:
     body_s: float
     body_bytes_per_s: float
     """Each so many bytes of a body grant it one second more."""
+    bodies_bytes: int
+    """Of all requests that are not answered yet."""
     refused: Callable[[str], None] = lambda reason: None
     """Told the reason of every refusal."""
     resting: dict[GuardedProtocol, None] = field(default_factory=dict)
     """Connections without a request; the first has been so for the longest."""
+    held_bytes: int = 0
+    """Of `bodies_bytes`, those that are taken."""
 
     def protocol(self, **options: Any) -> GuardedProtocol:
         """One connection, for `uvicorn.Config(http=...)`."""
@@ -71,7 +75,7 @@ class GuardedProtocol(OnePieceProtocol):
         self._head_bytes = self._head_headers = 0  # of what the parser has told
         self._unparsed_bytes = 0  # of a head that is not complete, as they came
         self._in_body = self._over = False
-        self._body_bytes = 0
+        self._body_bytes = self._held_bytes = 0
         self._body_began_s = 0.0
         self._refusal: _Refusal | None = None
 
@@ -161,6 +165,15 @@ class GuardedProtocol(OnePieceProtocol):
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
         self._body_bytes += len(body)
+        if not self.cycle.response_complete:  # else it is not kept
+            bounds = self._all
+            bounds.held_bytes += len(body)
+            self._held_bytes += len(body)
+            if bounds.held_bytes > bounds.bodies_bytes:
+                message = (
+                    f"the bodies of all requests hold {bounds.bodies_bytes} bytes, the most that they may"
+                )
+                self._stop_parsing(_Refusal("bodies_bytes", HTTPStatus.SERVICE_UNAVAILABLE, message))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -172,6 +185,7 @@ class GuardedProtocol(OnePieceProtocol):
 
     def on_response_complete(self) -> None:
         """It was answered."""
+        self._give_back()
         super().on_response_complete()
         if self._over:
             return
@@ -253,6 +267,11 @@ class GuardedProtocol(OnePieceProtocol):
         self._stop_waiting()
         self._unset_keepalive_if_required()
         self._all.resting.pop(self, None)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        self._all.held_bytes -= self._held_bytes
+        self._held_bytes = 0
 
     def _wait(self, seconds: float, then: Callable[[], None]) -> None:
         self._stop_waiting()

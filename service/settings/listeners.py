@@ -31,6 +31,8 @@ class HttpSettings(Group):
     """How long the body of a request may take, beside what the next setting grants it."""
     body_bytes_per_s: PositiveInt = 16 * 1024
     """Slowest upload: for every so many bytes that have come, a body may take one second longer."""
+    bodies_bytes: PositiveInt = 512 * 1024 * 1024
+    """Most memory for the bodies of all requests together, until they are answered; who sends more is refused."""
     ping_s: PositiveFloat = 20.0
     """How often an open WebSocket is asked whether its client is there; one that leaves this unanswered for as long is
     closed."""

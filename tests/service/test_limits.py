@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import socket
+import struct
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -31,6 +34,7 @@ STRICT = {
     "REPPOSE_HTTP__HEADER_S": "1.5",
     "REPPOSE_HTTP__BODY_S": "1.5",
     "REPPOSE_HTTP__BODY_BYTES_PER_S": "200",
+    "REPPOSE_HTTP__BODIES_BYTES": "100000",
     "REPPOSE_HTTP__KEEP_ALIVE_S": "1",
     "REPPOSE_HTTP__PING_S": "1",
     "REPPOSE_GRPC__CONNECTIONS": "3",
@@ -155,6 +159,31 @@ def test_a_slow_line_is_served_as_long_as_it_brings_something(strict: serving.Se
             connection.sendall(scene.png[at:end])
             time.sleep(0.8)
         assert connection.recv(12) == b"HTTP/1.1 200"
+
+
+def test_all_bodies_together_have_a_limit(strict: serving.Service, scene: Scene) -> None:
+    head = b"POST /v1/pose HTTP/1.1\r\nContent-Type: image/png\r\nContent-Length: 90000\r\n\r\n"
+    before = count(strict, "bodies_bytes")
+    for _ in range(3):  # what is given up is given back
+        with connected(strict, head, bytes(60_000)) as first:
+            wait_for_body(strict, first)
+            with connected(strict, head, bytes(60_000)) as second:
+                status, code, message = refused(rest_of(second))
+            assert (status, code) == (503, "service_unavailable")
+            assert "100000 bytes" in message
+            assert serving.post(strict, scene.png).status_code == 200
+    assert count(strict, "bodies_bytes") == before + 3
+    for _ in range(100_000 // len(scene.png) + 2):  # and so is what was answered
+        assert serving.post(strict, scene.png).status_code == 200
+
+
+def wait_for_body(service: serving.Service, connection: socket.socket) -> None:
+    """Until the service has read what was sent."""
+    deadline = time.monotonic() + WAIT_S
+    while struct.unpack("I", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))[0]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    serving.get(service, "/healthz/live")  # one turn of its loop
 
 
 def test_who_goes_on_sending_after_a_refusal_is_cut_off(strict: serving.Service) -> None:
