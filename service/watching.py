@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
-from typing import Any
 
 from service import logs, status, tracing
 from service.metrics import Metrics
-from service.tracing import Trace, Tracer
+from service.tracing import Tracer
 
 
 class Watch:
@@ -17,7 +15,7 @@ class Watch:
 
     Args:
         metrics: counts them.
-        tracer: records spans; None for none.
+        tracer: what the transports begin the traces of requests by; None for none.
         log_requests: write a line for requests that end.
         share: of those that succeed, how many get their line.
     """
@@ -32,10 +30,6 @@ class Watch:
     ) -> None:
         self.metrics, self.tracer = metrics, tracer
         self._log_requests, self._share = log_requests, share
-
-    def begins(self, name: str, headers: Mapping[str, str], attributes: Mapping[str, Any]) -> Trace | None:
-        """A request has arrived, see `Tracer.begin`; call `ended` in the same task."""
-        return None if self.tracer is None else self.tracer.begin(name, headers, attributes)
 
     def ended(
         self, transport: str, counted: str | None, outcome: str, since_s: float, **more: object
