@@ -127,8 +127,8 @@ class GuardedProtocol(OnePieceProtocol):
             if self._timer is None:
                 self._body_began_s = self.loop.time()
                 self._wait(self._all.body_s, self._body_is_late)
-        elif self in self._all.resting:
-            self._unparsed_bytes += len(data) if headed else 0
+        elif headed and self in self._all.resting:
+            self._unparsed_bytes += len(data)
             if self._unparsed_bytes > self._all.header_bytes:
                 self._refuse(self._long_head())
             elif self._timer is None:
