@@ -227,3 +227,32 @@ def test_a_label_counts_exactly_where_the_crop_covers_it(x: float, y: float) -> 
     if margin > 1e-6:
         inside = LEFT < x < RIGHT and LEFT < y < BOTTOM
         assert (weights == (0.5 if inside else 0)).all()
+
+
+def turns(drawn: augment.Draw) -> np.ndarray:
+    """(B,) degrees, of pictures that are not mirrored."""
+    return np.degrees(np.arctan2(drawn.matrices[:, 1, 0], drawn.matrices[:, 0, 0]))
+
+
+def test_some_are_turned_to_any_angle_all_of_them_alike() -> None:
+    boxes = np.tile([60.0, 60, 130, 130], (6000, 1))
+    how = NONE.model_copy(update={"turn_any": 0.5})
+    found = turns(augment.draw(how, boxes, SIZE, PADDING, np.random.default_rng(1)))
+    upright = np.abs(found) < 1e-6
+    assert 0.47 < upright.mean() < 0.53
+    counts, _ = np.histogram(found[~upright], bins=8, range=(-180, 180))
+    assert counts.min() > 0.8 * counts.mean()
+
+
+def test_turning_to_any_angle_changes_nothing_else_that_is_drawn() -> None:
+    boxes = np.tile([60.0, 60, 130, 130], (40, 1))
+    how = Augmentation()
+    one, other = (
+        augment.draw(each, boxes, SIZE, PADDING, np.random.default_rng(4))
+        for each in (how, how.model_copy(update={"turn_any": 0.4}))
+    )
+    same = (one.matrices == other.matrices).all(axis=(1, 2))
+    assert 0.4 < same.mean() < 0.8
+    np.testing.assert_allclose(np.linalg.det(one.matrices[..., :2]), np.linalg.det(other.matrices[..., :2]))
+    assert (one.tables == other.tables).all()
+    assert (one.flipped == other.flipped).all()

@@ -40,6 +40,8 @@ class Augmentation(BaseModel):
     """Share of turned pictures."""
     turn_deg: Annotated[float, Field(ge=0, le=180)] = 35.0
     """Standard deviation of the turn; cut at 2.5 of it and at 180."""
+    turn_any: Probability = 0.0
+    """Share of pictures that are turned to any angle instead, all of them alike."""
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Largest relative change of the box: its size is multiplied by 1 - scale .. 1 + scale."""
     shift: Annotated[float, Field(ge=0, le=0.5)] = 0.06
@@ -108,6 +110,8 @@ def draw(
     gain = 1 + how.gain * rng.uniform(-1, 1, (count, 1)) + how.tint * rng.uniform(-1, 1, (count, 3))
     bias = how.bias * rng.uniform(-1, 1, (count, 1))
     grey = rng.random(count) < how.grey
+    # Drawn last, so that what else is drawn is the same with and without.
+    angle = np.where(rng.random(count) < how.turn_any, rng.uniform(-180, 180, count), angle)
     extent = boxes[:, 2:] * scale[:, None]
     centre = boxes[:, :2] + boxes[:, 2:] * (0.5 + shift)
     varied = np.concatenate([centre - extent / 2, extent], axis=1)
