@@ -346,7 +346,7 @@ def export(
             help="What shall come true as often as it says, on the run's validation sets: presence and classes "
             "(heads), the scores of keypoints too (all)."
         ),
-    ] = "heads",
+    ] = "all",
 ) -> None:
     """Fuse a trained net, write it as ONNX, compare all forms on real crops, and write the bundle.
 

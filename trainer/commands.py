@@ -90,7 +90,7 @@ def export(
     *,
     images: Path | None,
     replace: bool,
-    calibrated: What = "heads",
+    calibrated: What = "all",
 ) -> Bundle:
     """Export a run and measure the result on `sets`, or on the run's own validation sets where there are none.
 
@@ -109,7 +109,7 @@ def export(
     crops, _ = measuring.crops(sample[:CROPS_COMPARED], config.phases[-1].size, config.padding)
     fitted = None
     if calibrated != "nothing" and validation:
-        what = "" if calibrated == "heads" else f" --calibrate {calibrated}"
+        what = "" if calibrated == "all" else f" --calibrate {calibrated}"
         fitted = calibrating.on(
             [each for found in validation.values() for each in found],
             ", ".join(validation),

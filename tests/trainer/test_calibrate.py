@@ -46,7 +46,9 @@ def exported(trained_hand: Any, tmp_path_factory: pytest.TempPathFactory) -> Bun
 def body(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Made people: heatmaps, and keypoints in the graph, in both precisions."""
     out = tmp_path_factory.mktemp("bundles")
-    made = commands.export(trained.folder.path, out, "1", trained.root, [], images=None, replace=False)
+    made = commands.export(
+        trained.folder.path, out, "1", trained.root, [], images=None, replace=False, calibrated="nothing"
+    )
     return commands.quantise(
         str(made.folder),
         trained.root,
