@@ -332,6 +332,7 @@ class Batcher(Generic[Item, Answer]):
                 return
             if left_by is not None:
                 raise left_by
+            batch = answers = ()  # not kept until the next ones come
 
     def _on_loop(self, call: Callable[..., None], *arguments: object) -> bool:
         """Have the event loop make a call; False where it is closed, and with it everyone who waited."""

@@ -27,7 +27,7 @@ from model_zoo.scores import of_rules
 from model_zoo.skeletons import Skeleton
 from service import decoding, heads, images, render, tracing
 from service.decoding import Decoder
-from service.errors import InvalidBoxes, InvalidRequest, NotReady
+from service.errors import InvalidBoxes, InvalidRequest, NotReady, ServiceError
 from service.heads import Answers
 from service.images import Decoded, ImageLimits
 from service.metrics import StageMetrics
@@ -233,19 +233,31 @@ class Stages:
                 (index, job) for index, job in enumerate(jobs) if (job.decoder.function is None) is inside
             ]
             for group in self._decoded(crops, numbered, taken_s, answers):
-                try:
-                    self._estimate(net, crops, group)
-                except Exception as error:  # the model failed; frames of other groups have their answers
-                    answers |= {seen.index: error for seen in group}
-                    continue
-                for seen in group:
-                    try:
-                        answers[seen.index] = seen.error or self._prediction(seen)
-                    except Exception as error:  # drawing failed
-                        answers[seen.index] = error
+                answers |= self._answered(net, crops, group)
         told = [answers[index] for index in range(len(jobs))]
         self._note(jobs, told, taken_s)
         return told
+
+    def _answered(self, net: Net, crops: Image, group: Sequence[_Seen]) -> dict[int, Prediction | Exception]:
+        """The answers to a group, which is of no use afterwards: what it held is free at once.
+
+        A frame and its looks hold each other, and images are too large to wait for the collector of such garbage.
+        """
+        try:
+            self._estimate(net, crops, group)
+        except Exception as error:  # the model failed; frames of other groups have their answers
+            return {seen.index: error for seen in group}
+        else:
+            return {seen.index: self._told(seen) for seen in group}
+        finally:
+            for seen in group:
+                seen.looks, seen.decoded = [], None
+
+    def _told(self, seen: _Seen) -> Prediction | Exception:
+        try:
+            return seen.error or self._prediction(seen)
+        except Exception as error:  # drawing failed
+            return error
 
     def _note(self, jobs: Sequence[Job], told: Sequence[Prediction | Exception], taken_s: float) -> None:
         """Count what a batch answered."""
@@ -286,7 +298,7 @@ class Stages:
                 for look, crop in zip(seen.looks, crops[cut:], strict=False):
                     self._cut(look, crop)
             except Exception as error:
-                answers[index] = error
+                answers[index] = _without_frames(error) if isinstance(error, ServiceError) else error
                 decode_s = time.perf_counter() - started_s
                 continue
             finally:
@@ -485,6 +497,15 @@ def _call_alone(ran: Callable[[int], None], net: Net, crops: Image) -> tuple[Ans
     answer = net(crops)
     ran(len(crops))
     return answer, len(crops)
+
+
+def _without_frames(error: BaseException) -> Exception:
+    """The error, and what it came of, without the frames they passed through: these hold the image, and the error."""
+    at: BaseException | None = error
+    while at is not None and at.__traceback__ is not None:
+        at.__traceback__ = None
+        at = at.__cause__ or at.__context__
+    return error
 
 
 def _job(

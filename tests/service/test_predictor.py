@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -335,6 +337,45 @@ def test_images_that_together_are_too_large_for_memory_go_in_parts(
 
     for answer in with_core(tiny_bundle_root, test, limits=LimitSettings(image_pixels=400 * 480)):
         assert_same_pose(answer.poses[0], scene.joints)
+
+
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("PNG", Options()),
+        ("PNG", Options(render=True)),
+        ("PNG", Options(compare=True)),
+        ("PNG", Options(boxes=((0.0, 0.0, 400.0, 480.0),) * 3)),
+        ("PNG", Options(boxes=((9000.0, 9000.0, 4.0, 4.0),))),
+        ("broken", Options()),
+        ("broken", Options(boxes=((0.0, 0.0, 400.0, 480.0),))),
+    ],
+)
+def test_an_image_is_free_as_soon_as_it_is_answered(
+    form: str, options: Options, tiny_bundle_root: Path, scene: Scene
+) -> None:
+    data = scene.png if form == "PNG" else scene.png[: len(scene.png) // 2]
+
+    async def test(core: Core) -> None:
+        frames = [Frame(bytes(bytearray(data))) for _ in range(6)]
+        holders = [sys.getrefcount(frame.data) for frame in frames]
+        gc.collect()
+        gc.disable()
+        try:
+            asked = (core.predictor.predict(frame, options) for frame in frames)
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            expected = InvalidImage if form == "broken" else Prediction
+            assert all(isinstance(answer, (expected, InvalidBoxes)) for answer in answers)
+            del answers, asked
+            for _ in range(100):
+                if [sys.getrefcount(frame.data) for frame in frames] == holders:
+                    return
+                await asyncio.sleep(0.02)  # the worker lets go of its batch a moment later
+            assert [sys.getrefcount(frame.data) for frame in frames] == holders
+        finally:
+            gc.enable()
+
+    with_core(tiny_bundle_root, test)
 
 
 def test_a_client_that_leaves_takes_its_frame_along(tiny_bundle_root: Path, scene: Scene) -> None:
