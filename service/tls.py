@@ -96,7 +96,9 @@ def _ask_clients(context: ssl.SSLContext, client_ca: bytes, paths: Paths) -> Non
     except (ssl.SSLError, ValueError) as error:
         raise BadCertificate(f"{paths.client_ca} holds no authorities: {_reason(error)}") from None
     context.verify_mode = ssl.CERT_REQUIRED if paths.client_required else ssl.CERT_OPTIONAL
-    # A ticket would let a client in again whose authority is no longer among these.
+    # A session that is resumed would let a client in again whose authority is no longer among these. Without tickets
+    # version 1.3 has none, while version 1.2 would still find it in a cache that Python cannot switch off.
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
 

@@ -110,12 +110,12 @@ class Keys:
 def _entries(text: str) -> list[Entry]:
     try:
         return _File.model_validate(tomllib.loads(text)).key
-    except tomllib.TOMLDecodeError as error:
-        raise BadCredentialFile(f"it is no TOML: {error}") from None
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, fault["loc"]))
         raise BadCredentialFile(f"{where}: {fault['msg']}") from None
+    except (ValueError, RecursionError) as error:  # a number of too many digits is no TOMLDecodeError
+        raise BadCredentialFile(f"it is no TOML: {error}") from None
 
 
 def make(

@@ -120,10 +120,10 @@ def _usable(found: dict[str, Any], allowed: Sequence[str]) -> dict[str, jwt.PyJW
     """A key by each algorithm that it may check; empty for one of another kind or use, which RFC 7517 has ignored."""
     if found.get("use", "sig") != "sig":
         return {}
-    fitting = _RSA if found.get("kty") == "RSA" else {_CURVES.get(found.get("crv"))}
-    if "alg" in found:
-        fitting = fitting & {found["alg"]}
     try:
+        fitting = _RSA if found.get("kty") == "RSA" else {_CURVES.get(found.get("crv"))}
+        if "alg" in found:
+            fitting = fitting & {found["alg"]}
         keys = {name: jwt.PyJWK(found, name) for name in allowed if name in fitting}
     except (jwt.PyJWTError, ValueError, TypeError):
         raise BadCredentialFile(f"its key {str(found.get('kid'))[:80]!r} is broken") from None

@@ -227,6 +227,9 @@ class _AroundRequests:
             answer = _reported(status.report(error), scope)
             answer.raw_headers += [(REQUEST_ID, request_id), *shielding.headers(scope["path"])]
             await answer(scope, receive, send)
+        except Exception:
+            scope["reppose.outcome"] = status.INTERNAL.code
+            raise
         finally:
             if not accepted:  # of others `streams.hub` tells
                 outcome = scope.get("reppose.outcome", status.OK)

@@ -21,8 +21,16 @@ _PAGES = dict.fromkeys(
         (b"referrer-policy", b"no-referrer"),
     ),
 )
-_SENT = ("Authorization", "Content-Type", "X-Request-ID", "X-Request-Timeout-Ms", "X-Resume-Token")
-_READ = ("X-Request-ID", "Server-Timing", "Retry-After", "WWW-Authenticate")
+_SENT = (
+    "Authorization",
+    "Content-Type",
+    "X-Request-ID",
+    "X-Request-Timeout-Ms",
+    "X-Resume-Token",
+    "Traceparent",
+    "Tracestate",
+)
+_READ = ("X-Request-ID", "Server-Timing", "Retry-After", "WWW-Authenticate", "Traceresponse")
 _PREFLIGHT_S = 600
 
 

@@ -86,7 +86,7 @@ def test_scripts_of_a_listed_page_may_ask_and_read(
 ) -> None:
     preflight = ask(
         guarded, "OPTIONS", "/v1/sessions/x/frames", Origin=PAGE, Access_Control_Request_Method="POST",
-        Access_Control_Request_Headers="authorization,content-type,x-resume-token",
+        Access_Control_Request_Headers="authorization,content-type,x-resume-token,traceparent",
     )  # fmt: skip
     assert preflight.status_code == 200
     assert preflight.headers["access-control-allow-origin"] == PAGE

@@ -82,6 +82,8 @@ def test_keys_of_one_name_are_one_client() -> None:
         (ENTRY + "frames_per_s = nan\n", "key.0.frames_per_s"),
         (ENTRY + "pixel_per_s = 1\n", "Extra inputs"),
         (f"{ENTRY}\n{ENTRY}", "two keys have the id"),
+        (ENTRY + f"frames_per_s = {'1' * 5000}\n", "no TOML"),
+        (f"key = {'[' * 5000}", "no TOML"),
         (f"{ENTRY}\n{keys.make('somebody', [Role.PREDICT], None, {'streams': 1})[1]}", "different limits"),
     ],
 )

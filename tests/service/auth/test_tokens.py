@@ -211,6 +211,8 @@ def test_an_expired_token_is_told_from_a_wrong_one_only_to_whom_it_was_given() -
         (key_set({"kty": "oct", "k": "c2VjcmV0", "alg": "HS256"}), "secret key"),
         (key_set(jwk(SIGNER) | {"d": "c2VjcmV0"}), "secret key"),
         (key_set(jwk(SIGNER) | {"x": "AA"}), "'one' is broken"),
+        (key_set(jwk(SIGNER) | {"crv": ["P-256"]}), "'one' is broken"),
+        (key_set(jwk(SIGNER) | {"alg": ["ES256"]}), "'one' is broken"),
         (key_set(public(rsa.generate_private_key(65537, 1024), "RS")), "less than 2048 bits"),
     ],
 )
