@@ -5,6 +5,7 @@ Whatever their number, every step learns from the same pictures; batch norm sees
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import signal
@@ -40,6 +41,7 @@ from trainer.progress import track
 ACCELERATORS = ("auto", "cpu", "cuda")
 LEAST_SHARE = 16
 """People of a batch that a process should have by default: batch norm sees them alone."""
+_LETTING_GO_S = 0.2
 SHEET_PEOPLE = 12
 """People of the first validation set on the picture sheet."""
 
@@ -92,6 +94,11 @@ def train(
     if torch.distributed.is_initialized():
         # Together: a process whose partner is gone while it still listens to it is aborted.
         fabric.barrier()
+        # What reduced the gradients goes first, and gloo's threads may let go of its last tensors: whoever ends the
+        # group waits for them without giving them the interpreter, which they need for that.
+        del learner, loader, fabric
+        gc.collect()
+        time.sleep(_LETTING_GO_S)
         torch.distributed.destroy_process_group()
 
 
