@@ -315,7 +315,9 @@ class _Http(asyncio.Protocol):
             self._end(RuntimeError(f"an answer without a length: {bytes(received[:head])!r}"))
         elif len(received) >= head + 4 + int(length[1]):
             good = received.startswith(b"HTTP/1.1 200")
-            self._end(None if good else RuntimeError(bytes(received).decode(errors="replace")))
+            line, _, _ = received.partition(b"\r\n")
+            said = bytes(line + b": " + received[head + 4 :]).decode(errors="replace")
+            self._end(None if good else RuntimeError(said))
             received.clear()
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from model_zoo import geometry
@@ -215,8 +215,10 @@ def test_a_checkerboard_too_fine_to_be_seen_is_grey(detail, angle):
 
 
 @given(detail=st.floats(2, 20), angle=angles, x=st.floats(-3, 3), y=st.floats(-3, 3))
+@example(detail=16.0, angle=0.0, x=0.0, y=0.0)
+@example(detail=16.0, angle=1.0, x=0.0, y=0.0)
 def test_a_gradient_stays_as_it_is(detail, angle, x, y):
-    """To the rounding of its own pixels and of the crop's."""
+    """To the rounding of its own pixels, of the crop's, and of each halving, which rounds halves up."""
     rows, columns = np.indices((1000, 1000))
     image = np.repeat(np.round(columns / 8 + rows / 16 + 30).astype(np.uint8)[..., None], 3, axis=-1)
     box = (500 + x - 8 * detail, 500 + y - 8 * detail, 16 * detail, 16 * detail)
@@ -224,8 +226,9 @@ def test_a_gradient_stays_as_it_is(detail, angle, x, y):
     pixels = geometry.apply(geometry.invert(matrix), np.indices((16, 16))[::-1].reshape(2, -1).T)
     expected = (pixels[:, 0] / 8 + pixels[:, 1] / 16 + 30).reshape(16, 16)
     difference = geometry.crop(image, matrix, (16, 16))[..., 1] - expected
-    assert np.abs(difference).max() < 1
-    assert abs(difference.mean()) < 0.5
+    halvings = geometry.averaging(matrix).bit_length() - 1
+    assert np.abs(difference).max() < 0.8 + halvings / 4
+    assert abs(difference.mean()) < 0.3 + halvings / 4
 
 
 @given(box=st.tuples(st.floats(-900, 900), st.floats(-900, 900), st.floats(100, 900), st.floats(100, 900)))

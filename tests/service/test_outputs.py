@@ -209,7 +209,7 @@ def test_both_transports_compare_alike(
     assert rpc.disagreement_px == rest.disagreement_px
     for one, other in zip(rest.readings, rpc.readings, strict=True):
         assert one.decoder == other.decoder
-        assert [each.model_dump() for each in one.keypoints] == [
+        assert [each.model_dump(exclude_none=True) for each in one.keypoints] == [
             {name: getattr(each, name) for name in ("name", "x", "y", "score")} for each in other.keypoints
         ]
 
