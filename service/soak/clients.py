@@ -12,6 +12,7 @@ import json
 import struct
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ class Crowd:
     members: list[Member]
 
 
-class _Client:
+class _Client(ABC):
     """One stream of one kind.
 
     Args:
@@ -81,8 +82,9 @@ class _Client:
             self.tally.fault = self.tally.fault or repr(error)[:300]
         self.opened.set()
 
+    @abstractmethod
     async def _stream(self) -> None:
-        raise NotImplementedError
+        """Send all frames of `_frames`, and hear of each."""
 
     async def _frames(self) -> AsyncIterator[tuple[int, float, bytes]]:
         """Sequence, time and picture of what to send: at the crowd's rate in live mode, else as fast as can be."""
