@@ -1,8 +1,10 @@
 """Many clients' items -> batches for a few worker threads; one answer for each.
 
-Items wait in one bounded queue. Each worker takes what is there, up to a full batch and no more than its share
-while others are idle, works on it, and hands all answers back to the event loop in one call. There is no timer: an
-item that finds an idle worker starts at once, and under load batches fill by themselves while the workers are busy.
+Items wait in one bounded queue. Each worker takes its share of what is there, as if all workers came for theirs now,
+and at most a full batch; it works on it, and hands all answers back to the event loop in one call. There is no timer:
+an item that finds an idle worker starts at once, and under load batches fill by themselves while the workers are busy.
+To take the share alone costs nothing where the queue fills all batches, and below that saves much waiting: items that
+a greedy worker would hold until the whole of its batch is done are begun by the next one.
 Of several idle workers the one that worked last is woken: its memory is still in its processor's cache, and the other
 processor is left to the event loop.
 
@@ -10,7 +12,7 @@ What holds whatever happens:
 - every item gets its own answer or its own error, once;
 - a client may leave at any moment: an item cancelled while it waits is never worked on, and nobody else notices;
 - an error of a batch is the answer of that batch's items and of no others;
-- a full queue refuses at once, and so does one that is too long for an item's deadline, by what a batch has cost of
+- a full queue refuses at once, and so does one that is too long for an item's deadline, by what items have cost of
   late; an item whose deadline passes is answered then, and not worked on if it still waits;
 - a worker that hangs, or whose thread dies, is given up: its batch gets an error, a fresh worker takes its place, and
   what it may still answer later is thrown away. A thread cannot be killed, so one that hangs for good keeps its memory.
@@ -44,9 +46,9 @@ Work = Callable[[Sequence[Item]], Sequence[Answer | Exception]]
 
 
 NEWEST_SHARE = 0.1
-"""How much the newest batch counts in the learned cost of a batch."""
+"""How much the newest batch counts in the learned cost of an item."""
 STUCK_COSTS = 10.0
-"""A batch that takes this many times the learned cost, and `stuck_s` at least, will not end."""
+"""A batch that takes this many times the learned cost of a full one, and `stuck_s` at least, will not end."""
 
 
 class Observer(Protocol):
@@ -124,7 +126,7 @@ class Batcher(Generic[Item, Answer]):
         self._lock = threading.Lock()
         self._asleep: list[_Worker[Item, Answer]] = []
         self._idle = 0
-        self._batch_s: float | None = None
+        self._item_s: float | None = None
         self._stopping = False
         self._unanswered: set[asyncio.Future[Answer]] = set()
         self._hopeful: deque[asyncio.Future[None]] = deque()
@@ -236,10 +238,11 @@ class Batcher(Generic[Item, Answer]):
 
     def _expected_s(self) -> float:
         """How long one more item will take. With a worker at leisure nothing: so a wrong guess can be unlearned."""
-        if self._batch_s is None or (self._idle and not self._queue):
+        if self._item_s is None or (self._idle and not self._queue):
             return 0.0
-        batches = math.ceil((len(self._queue) + 1) / self._size)
-        return math.ceil(batches / len(self._processors)) * self._batch_s
+        ahead, workers = len(self._queue), len(self._processors)
+        with_it = min(self._size, math.ceil((ahead + 1) / workers))
+        return (ahead / workers + with_it) * self._item_s
 
     def _started(self, number: int, work: Work[Item, Answer], processor: int | None) -> _Worker[Item, Answer]:
         worker = _Worker(number, work, processor)
@@ -253,7 +256,7 @@ class Batcher(Generic[Item, Answer]):
     def _look_after(self) -> None:
         """Give up the workers that hang. Runs on the event loop, several times per `stuck_s`."""
         self._watch = self._loop.call_later(self._stuck_s / 4, self._look_after)
-        limit_s = max(self._stuck_s, STUCK_COSTS * (self._batch_s or 0.0))
+        limit_s = max(self._stuck_s, STUCK_COSTS * self._size * (self._item_s or 0.0))
         for worker in list(self._workers):
             current = worker.current
             if current is not None and time.monotonic() - current[1] >= limit_s:
@@ -352,7 +355,7 @@ class Batcher(Generic[Item, Answer]):
                     self._sleep(worker)
                 if not self._queue:
                     return []
-                share = min(self._size, math.ceil(len(self._queue) / (1 + self._idle)))
+                share = min(self._size, math.ceil(len(self._queue) / len(self._processors)))
                 batch: list[_Waiting[Item, Answer]] = []
                 now = time.monotonic()
                 while self._queue and len(batch) < share:
@@ -394,8 +397,9 @@ class Batcher(Generic[Item, Answer]):
     ) -> None:
         if worker.abandoned:  # its batch has been answered
             return
-        known_s = spent_s if self._batch_s is None else self._batch_s
-        self._batch_s = known_s + NEWEST_SHARE * (spent_s - known_s)
+        each_s = spent_s / len(batch)
+        known_s = each_s if self._item_s is None else self._item_s
+        self._item_s = known_s + NEWEST_SHARE * (each_s - known_s)
         for waiting, answer in zip(batch, answers, strict=True):
             if waiting.future.done():
                 continue

@@ -106,6 +106,30 @@ def test_the_worker_that_worked_last_is_woken_first() -> None:
     run(test)
 
 
+def test_a_worker_leaves_the_others_their_share() -> None:
+    """Also of workers that are busy: what a greedy one took would wait until the whole of its batch is done."""
+
+    async def test() -> None:
+        gate = Gate()
+        batcher = made(gate, workers=2, size=8, capacity=32)
+        firsts = []
+        for each in range(2):
+            firsts.append(batcher.submit(f"keeps {each} busy"))
+            await gate.wait_until_entered()
+        rest = [batcher.submit(item) for item in range(30)]
+        for left in (30 - 8, 22 - 8, 14 - 7, 7 - 4, 3 - 2, 1 - 1):
+            gate.let_through.release()
+            await gate.wait_until_entered()
+            assert batcher.depth == left
+        gate.let_through.release(2)
+        answers = await asyncio.gather(*firsts, *rest)
+        assert answers[2:] == [("answer to", item) for item in range(30)]
+        assert gate.batches[2] == list(range(8)), "in the order they came"
+        await batcher.stop(WAIT_S)
+
+    run(test)
+
+
 async def until_idle(batcher: Batcher, workers: int) -> None:
     """An answer is there a moment before its worker sleeps again."""
     while len(batcher._asleep) < workers:

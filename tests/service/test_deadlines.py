@@ -143,6 +143,37 @@ def test_the_learned_cost_refuses_what_cannot_be_done_in_time() -> None:
     run(test, Gate(LEAST_S))
 
 
+def test_the_learned_cost_is_that_of_an_item_whatever_the_batches() -> None:
+    """Single items teach what full batches will cost: of four, four times as much."""
+
+    def work(items: Sequence[str]) -> list[str]:
+        if "gate" in items:
+            entered.set()
+            assert opened.wait(WAIT_S)
+        else:
+            time.sleep(LEAST_S * len(items))
+        return list(items)
+
+    entered, opened = threading.Event(), threading.Event()
+
+    async def bounded() -> None:
+        async with asyncio.timeout(WAIT_S):
+            batcher = Batcher(lambda: work, workers=1, size=4, capacity=8)
+            batcher.start()
+            for _ in range(3):
+                await batcher.submit("one")
+            gate = batcher.submit("gate")
+            assert await asyncio.to_thread(entered.wait, WAIT_S)
+            batch = [batcher.submit("in a batch of four") for _ in range(3)]
+            with pytest.raises(DeadlineExceeded, match="would come after"):
+                batcher.submit("the fourth", time.monotonic() + 3.5 * LEAST_S)
+            opened.set()
+            await asyncio.gather(gate, *batch)
+            await batcher.stop(WAIT_S)
+
+    asyncio.run(bounded())
+
+
 def test_an_idle_worker_is_always_given_a_chance() -> None:
     """Else one slow batch would make the service refuse all clients with shorter deadlines, for ever."""
 
