@@ -47,6 +47,8 @@ Work = Callable[[Sequence[Item]], Sequence[Answer | Exception]]
 
 NEWEST_SHARE = 0.1
 """How much the newest batch counts in the learned cost of an item."""
+PLENTY = 0.75
+"""A queue with so much of what would fill everybody's batches is shared out in full ones: the rest is on its way."""
 STUCK_COSTS = 10.0
 """A batch that takes this many times the learned cost of a full one, and `stuck_s` at least, will not end."""
 
@@ -355,7 +357,9 @@ class Batcher(Generic[Item, Answer]):
                     self._sleep(worker)
                 if not self._queue:
                     return []
-                share = min(self._size, math.ceil(len(self._queue) / len(self._processors)))
+                workers = len(self._processors)
+                plenty = len(self._queue) >= PLENTY * self._size * workers
+                share = self._size if plenty else math.ceil(len(self._queue) / workers)
                 batch: list[_Waiting[Item, Answer]] = []
                 now = time.monotonic()
                 while self._queue and len(batch) < share:

@@ -117,7 +117,7 @@ def test_a_worker_leaves_the_others_their_share() -> None:
             firsts.append(batcher.submit(f"keeps {each} busy"))
             await gate.wait_until_entered()
         rest = [batcher.submit(item) for item in range(30)]
-        for left in (30 - 8, 22 - 8, 14 - 7, 7 - 4, 3 - 2, 1 - 1):
+        for left in (30 - 8, 22 - 8, 14 - 8, 6 - 3, 3 - 2, 1 - 1):  # 14 nearly fill two batches
             gate.let_through.release()
             await gate.wait_until_entered()
             assert batcher.depth == left
