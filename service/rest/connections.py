@@ -19,6 +19,8 @@ from service.rest.wire import OnePieceProtocol
 _LINGER_S = 2.0
 """How long to go on reading, and forgetting, what somebody sends who was refused: to hang up at once would destroy the
 answer on its way."""
+_SIP_S = 0.01
+"""Pause after each piece of it, so that who sends as fast as can be takes no time from others."""
 _FLOOD = 1.25
 """Beyond so many times the most connections, there is no answer any more."""
 _HEADER_FRAME_BYTES = 4
@@ -118,12 +120,15 @@ class GuardedProtocol(OnePieceProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse what came, and look what is late from now on."""
         if self._over:
+            self._sip()
             return
         headed = self in self._all.resting  # what comes belongs to a head, not to a body that nobody wanted
         super().data_received(data)
         if self._over:
             return
-        if self._in_body:
+        if self._in_body and self.cycle.response_complete:
+            self._sip()
+        elif self._in_body:
             if self._timer is None:
                 self._body_began_s = self.loop.time()
                 self._wait(self._all.body_s, self._body_is_late)
@@ -260,6 +265,15 @@ class GuardedProtocol(OnePieceProtocol):
         ]
         self.transport.write(b"".join([*head, content]))
         self._wait(_LINGER_S, self.transport.close)
+
+    def _sip(self) -> None:
+        """Forget what came, and look after a while for more."""
+        self.transport.pause_reading()
+        self.loop.call_later(_SIP_S, self._look_for_more)
+
+    def _look_for_more(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def _leave(self) -> None:
         """None of the limits holds any more."""

@@ -11,7 +11,7 @@ import termios
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -198,6 +198,25 @@ def test_who_goes_on_sending_after_a_refusal_is_cut_off(strict: serving.Service)
                 time.sleep(0.05)
         except OSError:  # it is closed
             pass
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(GET + b"X: ", id="a head that is too long"),
+        pytest.param(
+            b"POST /v1/pose HTTP/1.1\r\nContent-Type: text/x\r\nContent-Length: 4000000000\r\n\r\n",
+            id="a body that nobody wants",
+        ),
+    ],
+)
+def test_who_was_refused_is_read_slowly(head: bytes, strict: serving.Service) -> None:
+    """Else somebody could keep the event loop busy with what is thrown away."""
+    piece, sent = bytes(1 << 20), 0
+    with connected(strict, head) as connection, suppress(OSError):
+        while sent < 2000 * len(piece):
+            sent += connection.send(piece)
+    assert 0 < sent < 100 * len(piece)
 
 
 def test_an_idle_connection_makes_room_for_a_new_one(strict: serving.Service) -> None:
