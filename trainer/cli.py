@@ -12,6 +12,7 @@ import typer
 from model_zoo.errors import ModelZooError
 from model_zoo.manifest import BundleManifest
 from trainer.errors import Interrupted, TrainerError
+from trainer.synth import families
 
 app = typer.Typer(
     name="reppose-train",
@@ -117,6 +118,12 @@ def synth(
     backgrounds: Annotated[
         Path | None, typer.Option(help="Folder of pictures without people, to stand behind them.")
     ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"Leave a family of chances out, body and hand; repeat for more. {families.described()}."
+        ),
+    ] = None,
     bench: Annotated[
         bool, typer.Option("--bench", help="Time the making of N pictures; write none.")
     ] = False,
@@ -133,7 +140,7 @@ def synth(
 
     asset.prepare(say=lambda text: typer.echo(text, err=True))
     made = kinds.of(kind)
-    recipe = Recipe(kind, n, seed, size or made.size, poses, backgrounds)
+    recipe = Recipe(kind, n, seed, size or made.size, poses, backgrounds, tuple(without or ()))
     if bench:
         from trainer.synth import bench as timing
 

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from model_zoo.geometry import Floats
 from model_zoo.skeletons import HAND21
-from trainer.synth import hand_body, hand_looks, hand_others, hand_pose, looks, sensor
+from trainer.synth import hand_body, hand_looks, hand_others, hand_pose, looks, plain, sensor
 from trainer.synth.backgrounds import Backgrounds
 from trainer.synth.body import Shape, rotation_matrices
 from trainer.synth.hand_body import Hand, Side
@@ -64,6 +64,7 @@ class Studio:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
+        self.left_out = recipe.left_out
         self.models = {side: hand_body.load(side) for side in SIDES}
         self.renderer = Renderer(recipe.size, recipe.size)
         self.backgrounds = Backgrounds(recipe.backgrounds)
@@ -84,22 +85,25 @@ class Studio:
 
     def _with_any_hand(self, rng: Rng) -> tuple[Sample, Rendered]:
         gesture = int(rng.integers(10)) if rng.random() < 0.6 else None
-        side, shape, skin = _side(rng), _shape(rng), hand_looks.skin(rng)
+        side, shape, skin = _side(rng), plain.shape(_shape(rng), self.left_out), hand_looks.skin(rng)
         at = np.array([0.0, np.exp(rng.uniform(np.log(0.3), np.log(1.6))), 0.0])
         hand = self.posed(rng, side, shape, gesture).moved(at)
         shown = [self.dressed(rng, 1, hand, skin, gesture)]
-        camera = _camera(rng, hand.keypoints, self.recipe.size)
+        camera = _camera(rng, hand.keypoints, self.recipe.size, self.left_out)
         if rng.random() < 0.15:
             away = rng.normal(0, 1, 3) * (1, 0.6, 1)
             away *= rng.uniform(0.9, 2.0) * hand.palm_m / np.linalg.norm(away)
             other: Side = side if rng.random() < 0.2 else ("L" if side == "R" else "R")
             beside = self.posed(rng, other, shape, None).moved(at + away)
-            shown.append(self.dressed(rng, 2, beside, skin, None))
+            other_hand = self.dressed(rng, 2, beside, skin, None)
+            shown += [] if "others" in self.left_out else [other_hand]
         things = list(hand_others.held(rng, hand)) if gesture is None else []
         if rng.random() < 0.07:
             things.append(hand_others.before(rng, hand))
+        things = [] if "things" in self.left_out else things
         if rng.random() < 0.25:
-            things.append(self.others.behind(rng, float(at[1])))
+            somebody = self.others.behind(rng, float(at[1]))
+            things += [] if "others" in self.left_out else [somebody]
         return self._taken(rng, shown, things, camera)
 
     def without(self, rng: Rng) -> Sample:
@@ -127,13 +131,17 @@ class Studio:
         """A hand, seen as its gesture wants it, with the middle of its keypoints at the origin."""
         fingers = hand_pose.sample_hand_angles(rng, gesture)
         wrist = float(np.clip(rng.normal(0, 14), -50, 55)), float(np.clip(rng.normal(0, 8), -18, 26))
-        hand = self.models[side].posed(shape, fingers, wrist=wrist, elbow=float(rng.uniform(0, 70)))
+        elbow = float(rng.uniform(0, 70))
+        if "poses" in self.left_out:
+            fingers = fingers if gesture is not None else np.zeros_like(fingers)
+            wrist, elbow = (0.0, 0.0), 0.0
+        hand = self.models[side].posed(shape, fingers, wrist=wrist, elbow=elbow)
         middle = (hand.keypoints.min(axis=0) + hand.keypoints.max(axis=0)) / 2
-        return hand.turned(_UPRIGHT @ _seen_from(rng, gesture, side) @ hand.axes(), middle)
+        return hand.turned(_UPRIGHT @ _seen_from(rng, gesture, side, self.left_out) @ hand.axes(), middle)
 
     def dressed(self, rng: Rng, owner: int, hand: Hand, skin: dict[str, Any], gesture: int | None) -> Shown:
         """A hand that can be drawn; `owner` is its number in the picture, from 1."""
-        worn = hand_looks.worn(rng, skin)
+        worn = plain.on_arm(hand_looks.worn(rng, skin), self.left_out)
         return Shown(
             hand, Drawn(hand_looks.surface(hand.side), hand.vertices, hand.normals, worn, owner), gesture
         )
@@ -161,17 +169,17 @@ class Studio:
         """A picture with a background and a camera's faults."""
         size = self.recipe.size
         lap("hands and things")
-        background, kind = self.backgrounds.draw(rng, size, size)
+        background, kind = plain.behind(self.backgrounds.draw(rng, size, size), self.left_out)
         lap("background")
-        drawn = [*(each.drawn for each in shown), *things]
-        light = looks.lights(rng)
+        drawn = [plain.painted(each, self.left_out) for each in (*(each.drawn for each in shown), *things)]
+        light = plain.lit(looks.lights(rng), self.left_out)
         if drawn:
             rendered = self.renderer.render(drawn, camera, light, background, face=self.others.face)
         else:
             nothing = np.full((size, size), NOBODY, np.int32)
             rendered = Rendered(background, np.full((size, size), np.inf, np.float32), nothing, nothing)
         lap("drawing")
-        seen_by = sensor.draw(rng)
+        seen_by = sensor.draw(rng, without=plain.sensor_fields(self.left_out))
         people = tuple(truth(each, camera, rendered) for each in shown)
         lap("truth")
         image = sensor.apply(rendered.rgb, seen_by, rng)
@@ -247,25 +255,30 @@ def _shape(rng: Rng) -> Shape:
     )
 
 
-def _seen_from(rng: Rng, gesture: int | None, side: Side) -> Floats:
+def _seen_from(rng: Rng, gesture: int | None, side: Side, left_out: plain.LeftOut) -> Floats:
     """(3, 3) turn of a hand that was upright with its palm to the camera, in its own axes: right, up, to the camera."""
     if gesture is None:
-        return Rotation.random(random_state=rng).as_matrix()
+        turn = Rotation.random(random_state=rng).as_matrix()
+        return np.eye(3) if "views" in left_out else turn
     tilt = rng.normal(0, 1, 3) * np.radians((16, 22, 0))
+    roll = rng.normal(0, np.radians(20)) if rng.random() < 0.75 else rng.uniform(-np.pi, np.pi)
+    if "views" in left_out:
+        tilt, roll = np.zeros(3), 0.0
     if gesture == 0:  # the ring of thumb and fingers is seen from the side
         tilt[1] += np.radians(-70) * (1 if side == "R" else -1)
-    roll = rng.normal(0, np.radians(20)) if rng.random() < 0.75 else rng.uniform(-np.pi, np.pi)
     return rotation_matrices((0, 0, roll)) @ rotation_matrices(tilt)
 
 
-def _camera(rng: Rng, points: Floats, size: int) -> Camera:
+def _camera(rng: Rng, points: Floats, size: int, left_out: plain.LeftOut) -> Camera:
     """One that has these points in the middle, more or less, and at times cuts some off."""
     away = points @ _LOOK.T
     flat = away[:, :2] / away[:, 2:]
     low, high = flat.min(axis=0), flat.max(axis=0)
     fill = rng.uniform(0.42, 0.75) if rng.random() < 0.92 else rng.uniform(0.75, 1.2)
-    focal = fill * size / (high - low).max()
     room = max(0.0, 1 - fill) * 0.3 + 0.03
     shift = rng.uniform(-room, room, 2) * size
+    if "framing" in left_out:
+        fill, shift = 0.6, np.zeros(2)
+    focal = fill * size / (high - low).max()
     centre = (size - 1) / 2 + shift - focal * (low + high) / 2
     return Camera(focal, focal, *centre.tolist(), size, size, R=_LOOK)

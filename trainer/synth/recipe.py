@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import DataError
+from trainer.synth import families
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 """Endings of what counts as a background in a folder."""
@@ -30,6 +31,17 @@ class Recipe:
     """Fitted poses to draw from, as `reppose-train synth-fit` writes them."""
     backgrounds: Path | None = None
     """Folder of pictures without people."""
+    without: tuple[str, ...] = ()
+    """Families that are left out, see `families.FAMILIES`; in any order."""
+
+    def __post_init__(self) -> None:
+        """ConfigError: the kind has no family of such a name."""
+        object.__setattr__(self, "without", families.check(self.without, self.kind))
+
+    @cached_property
+    def left_out(self) -> frozenset[str]:
+        """The families that are left out."""
+        return frozenset(self.without)
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -41,6 +53,7 @@ class Recipe:
         document: dict[str, Any] = asdict(self)
         document["poses"] = _hash_of_files([self.poses]) if self.poses else None
         document["backgrounds"] = _listing(self.backgrounds) if self.backgrounds else None
+        document["without"] = list(self.without)
         document["code"] = _hash_of_files(sorted(Path(__file__).parent.glob("*.py")))
         return document
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from model_zoo.geometry import Floats
 from trainer.synth import body as bodies
-from trainer.synth import dressing, garments, keypoints, looks, pose, props, sensor
+from trainer.synth import dressing, garments, keypoints, looks, plain, pose, props, sensor
 from trainer.synth.backgrounds import PLACES, Backgrounds
 from trainer.synth.body import Body, BodyModel, RestBody, Shape
 from trainer.synth.garments import Sheet
@@ -89,15 +89,16 @@ class Studio:
             rng: of this person.
             owner: its number in the picture, from 1.
         """
-        rest = self.model.rest(_shape(rng))
+        drawn = _shape(rng)
+        rest = self.model.rest(plain.shape(drawn, self.recipe.left_out))
         lap("shape")
-        layers = looks.wardrobe(rng, female=rest.shape.gender)
+        layers = looks.wardrobe(rng, female=drawn.gender)
         sheets = {"skirt": garments.skirt, "long_hair": garments.long_hair}
         hanging = [
             (sheets[name](self.model, low), material)
-            for name, low, material in looks.hanging(rng, layers, female=rest.shape.gender)
+            for name, low, material in looks.hanging(rng, layers, female=drawn.gender)
         ]
-        return Actor(rest, layers, hanging, owner)
+        return Actor(rest, *plain.dressed(layers, hanging, self.recipe.left_out), owner)
 
     def figure(
         self, rng: Rng, owner: int, at: ArrayLike = (0.0, 0.0, 0.0), *, on_floor: bool = False
@@ -105,7 +106,7 @@ class Studio:
         """Anybody in any pose; see `actor` and `Actor.posed`."""
         actor = self.actor(rng, owner)
         lap("clothes")
-        taken = pose.sample_body_pose(rng, self.fitted)
+        taken = plain.posed(pose.sample_body_pose(rng, self.fitted), self.recipe.left_out)
         lap("pose")
         figure = actor.posed(taken, at, on_floor=on_floor)
         lap("skin")
@@ -117,12 +118,16 @@ class Studio:
         if rng.random() < 0.18:
             away = rng.uniform(0.35, 1.3) * _around(rng)
             figures.append(self.figure(rng, 2, away))
-        camera = _camera(rng, figures[0].body.vertices, self.recipe.size)
+        camera = _camera(rng, figures[0].body.vertices, self.recipe.size, self.recipe.left_out)
         return self.taken(rng, figures, camera)
 
     def taken(self, rng: Rng, figures: Sequence[Figure], camera: Camera) -> Sample:
         """A picture of these figures, with things about them."""
-        things = [thing for figure in figures for thing in things_about(rng, figure, camera)]
+        left_out = self.recipe.left_out
+        about = [list(things_about(rng, figure, camera)) for figure in figures]
+        if "others" in left_out:
+            figures, about = figures[:1], about[:1]
+        things = [] if "things" in left_out else [thing for each in about for thing in each]
         ground = min(float(figure.body.vertices[:, 2].min()) for figure in figures)
         floor = Floor(ground, float(rng.uniform(0.2, 0.7))) if rng.random() < 0.6 else None
         lap("camera and things")
@@ -138,12 +143,21 @@ class Studio:
         floor: Floor | None,
     ) -> Sample:
         """A picture over some background, with a camera's faults."""
-        background, kind = self.backgrounds.draw(rng, camera.height, camera.width)
+        left_out = self.recipe.left_out
+        drawn = self.backgrounds.draw(rng, camera.height, camera.width)
+        background, kind = plain.behind(drawn, left_out)
         lap("background")
         items = [*(item for figure in figures for item in figure.items), *things]
-        rendered = self.renderer.render(items, camera, lights, background, floor, dressing.face(self.model))
+        rendered = self.renderer.render(
+            [plain.painted(each, left_out) for each in items],
+            camera,
+            plain.lit(lights, left_out),
+            background,
+            plain.floor(floor, left_out),
+            dressing.face(self.model),
+        )
         lap("drawing")
-        seen_by = sensor.draw(rng)
+        seen_by = sensor.draw(rng, without=plain.sensor_fields(left_out))
         people = tuple(truth(figure, camera, rendered) for figure in figures)
         lap("truth")
         image = sensor.apply(rendered.rgb, seen_by, rng)
@@ -216,19 +230,24 @@ def look_at(eye: Floats, target: Floats, roll: float = 0.0) -> tuple[Floats, Flo
     return turned, -turned @ eye
 
 
-def _camera(rng: Rng, vertices: Floats, size: int) -> Camera:
+def _camera(rng: Rng, vertices: Floats, size: int, left_out: plain.LeftOut) -> Camera:
     """One that has somebody in the middle, more or less, and now and then cut off."""
     up = np.radians(np.clip(rng.normal(6, 14), -35, 70))
-    back = np.array([0.0, -np.cos(up), np.sin(up)])  # poses face anywhere, so cameras need not go around
-    middle = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
     degrees = float(rng.uniform(12, 65))
     fill = rng.uniform(0.55, 0.95) if rng.random() < 0.85 else rng.uniform(0.95, 1.9)
+    drift = rng.normal(0, 0.05 if fill < 0.95 else 0.3, 3)
+    roll = np.radians(rng.normal(0, 5))
+    if "views" in left_out:
+        up, degrees, roll = np.radians(6), 35.0, 0.0
+    if "framing" in left_out:
+        fill, drift = 0.75, np.zeros(3)
+    back = np.array([0.0, -np.cos(up), np.sin(up)])  # poses face anywhere, so cameras need not go around
+    middle = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
     axes, _ = look_at(middle + back, middle)
     reach = np.abs((vertices - middle) @ axes.T).max(axis=0)
     away = max(reach[:2]) / (fill * np.tan(np.radians(degrees) / 2)) + reach[2] * 0.5
-    aside = 0.05 if fill < 0.95 else 0.3
-    target = middle + rng.normal(0, aside, 3) * max(reach[:2])
-    turned, moved = look_at(middle + back * away, target, np.radians(rng.normal(0, 5)))
+    target = middle + drift * max(reach[:2])
+    turned, moved = look_at(middle + back * away, target, roll)
     return Camera.of_field_of_view(degrees, size, size, R=turned, t=moved)
 
 
