@@ -155,7 +155,7 @@ class RunConfig(_Section):
     """Arithmetic of the forward and backward pass; Lightning's names."""
     initial: Path | None = None
     """Folder of a run, from where the command is given, whose averaged weights this one begins with; what does not fit
-    of heads begins anew."""
+    of heads begins anew, and a net that is wider grows from them."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     """Order of people, augmentation, and initial weights."""
     validate_every: PositiveInt = 5

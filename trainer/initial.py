@@ -1,7 +1,10 @@
-"""Begin a run with the weights of another: pre-train on made people, then fine-tune on photographs.
+"""Begin a run with the weights of another: pre-train on made people, then fine-tune on photographs; or grow a net.
 
 Weights are matched by name and shape. The trunk must fit as a whole; heads and decoders that do not (another skeleton,
-another head) begin anew. What is carried over are the averaged weights, the ones that are measured and exported.
+another head) begin anew. A wider net of the same blocks grows from a narrower one: the channels that there were go on
+as they are, and at first take nothing from the new ones, which begin as drawn, so that the net answers what the narrow
+one did (Net2Net, Chen et al., ICLR 2016, with zeros in place of copies). What is carried over are the averaged weights,
+the ones that are measured and exported.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from trainer.errors import ConfigError
 
 TRUNK = ("stem.", "stages.")
 """Beginnings of the names of weights that must fit."""
+WIDENED = (*TRUNK, "from", "lateral", "smooth")
+"""Beginnings of the names of weights whose outputs may become more; those of others mean something, as a keypoint."""
 
 
 def averaged(folder: RunFolder) -> dict[str, Tensor]:
@@ -23,28 +28,47 @@ def averaged(folder: RunFolder) -> dict[str, Tensor]:
 
 
 def carry_over(weights: dict[str, Tensor], *nets: nn.Module) -> list[str]:
-    """Copy weights into nets of the same form.
+    """Copy weights into nets of the same form, and of the same widths or wider.
 
     Args:
         weights: by name, as `averaged` gives them.
         nets: changed in place.
 
     Returns:
-        Names of the nets' weights that stay as they are, because there are none of that name and shape.
+        Names of the nets' weights that stay as they are, because there are none of that name that fit.
 
     Raises:
         ConfigError: the trunk does not fit; the nets are left alone.
     """
     own = nets[0].state_dict()
-    fresh = [name for name, value in own.items() if name not in weights or weights[name].shape != value.shape]
+    carried = {name: _grown(weights[name], value, name) for name, value in own.items() if name in weights}
+    fresh = [name for name in own if carried.get(name) is None]
     wrong = next((name for name in fresh if name.startswith(TRUNK)), None)
     if wrong is not None or not any(name.startswith(TRUNK) for name in own):
         raise ConfigError(
-            f"initial: that run's trunk has another shape or form than net.widths, net.blocks and net.form ({wrong})"
+            "initial: that run's trunk has another form than net.widths, net.blocks and net.form say, or is wider "
+            f"({wrong})"
         )
     with torch.no_grad():
         for net in nets:
             for name, value in net.state_dict().items():
                 if name not in fresh:
-                    value.copy_(weights[name])
+                    value.copy_(carried[name])
     return fresh
+
+
+def _grown(weight: Tensor, drawn: Tensor, name: str) -> Tensor | None:
+    """A weight of the shape that was drawn: (out, ...) or (out, in, ...); None where it does not fit into that."""
+    if weight.shape == drawn.shape:
+        return weight
+    channels = weight.shape[:2]
+    fits = weight.dim() == drawn.dim() and weight.shape[2:] == drawn.shape[2:]
+    if not fits or any(old > new for old, new in zip(channels, drawn.shape[:2], strict=True)):
+        return None
+    if channels[0] < drawn.shape[0] and not name.startswith(WIDENED):
+        return None
+    grown = drawn.clone()
+    if len(channels) == 2:
+        grown[: channels[0], channels[1] :] = 0
+    grown[tuple(slice(count) for count in channels)] = weight
+    return grown

@@ -14,7 +14,7 @@ from trainer import initial, loop
 from trainer.checkpoint import RunFolder
 from trainer.config import RunConfig
 from trainer.errors import CheckpointError, ConfigError
-from trainer.nets import build
+from trainer.nets import build, reparam
 
 ONE_EPOCH = {"phases": [{"epochs": 1, "height": 64, "width": 64}]}
 
@@ -79,9 +79,39 @@ def test_another_skeleton_keeps_the_trunk_and_begins_a_head(first: RunFolder) ->
         assert torch.equal(value, untouched[name] if name in fresh else weights[name]), name
 
 
+BLOCKS = {"stem": 8, "widths": [8, 12, 16, 16], "blocks": [2, 1, 2, 2], "decoder": [12, 8], "presence": True}
+WIDER = {"stem": 10, "widths": [12, 20, 16, 24], "decoder": [16, 12]}
+
+
+@pytest.mark.parametrize("form", reparam.FORMS)
+def test_a_wider_net_answers_what_the_narrow_one_did_and_learns_with_all_of_it(form: str) -> None:
+    narrow = build.net(resolved(net=BLOCKS | {"form": form}))
+    narrow.train()
+    for seed in range(3):  # norms that have seen something
+        narrow(torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(seed)))
+    wide = build.net(resolved(net=BLOCKS | WIDER | {"form": form}))
+    assert initial.carry_over(narrow.state_dict(), wide) == []
+    crops = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        expected, found = narrow.eval()(crops), wide.eval()(crops)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    wide.train()
+    sum(answer.square().sum() for answer in wide(crops).values()).backward()
+    assert wide.head.weight.grad[:, -4:].abs().min() > 0, "zeros would stay for ever without a gradient"
+
+
+def test_a_wider_net_grows_in_training(first: RunFolder) -> None:
+    net = people_made.run_document()["net"] | {"widths": [16, 24, 16, 24], "decoder": [24, 24]}
+    grown = train(resolved(**ONE_EPOCH, seed=2, net=net, initial=str(first.path)), first.path.parent, "grown")
+    fresh = train(resolved(**ONE_EPOCH, seed=2, net=net), first.path.parent, "not grown")
+    losses = [folder.load_checkpoint()["history"][0]["loss"] for folder in (fresh, grown)]
+    assert losses[1] < 0.9 * losses[0]
+
+
 def test_another_trunk_is_refused_and_left_alone(first: RunFolder) -> None:
-    wide = people_made.run_document()["net"] | {"widths": [16, 16, 32, 16]}
-    net = build.net(resolved(net=wide))
+    narrow = people_made.run_document()["net"] | {"widths": [16, 16, 8, 16]}
+    net = build.net(resolved(net=narrow))
     before = {name: value.clone() for name, value in net.state_dict().items()}
     with pytest.raises(ConfigError, match=r"^initial: .*net\.widths"):
         initial.carry_over(initial.averaged(first), net)
