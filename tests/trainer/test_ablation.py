@@ -69,7 +69,7 @@ def test_a_row_is_all_changes_on_its_way() -> None:
     assert config.net.widths == (16, 16, 16, 16)  # of the base
 
 
-@pytest.mark.parametrize("name", ["survey", "hands"])
+@pytest.mark.parametrize("name", ["survey", "hands", "pretraining", "randomisations"])
 def test_a_shipped_plan_is_valid_in_every_row(name: str) -> None:
     plan = ablation.load(name)
     configs = [plan.config(row.name, seed) for row in plan.rows for seed in plan.seeds]

@@ -20,7 +20,6 @@ SENSOR: dict[str, frozenset[str]] = {
 
 _ALIKE = {
     "shapes": "everybody has the mean grown-up body",
-    "views": "cameras look from one height through one lens, and are held level; of hands, palms face them, fingers up",
     "framing": "everybody is whole, in the middle, and of one size",
     "skin": "one tone of skin",
     "patterns": "nothing has stripes, checks, prints or mottles",
@@ -41,6 +40,7 @@ FAMILIES: dict[str, dict[str, str]] = {
     "body": _ALIKE
     | {
         "poses": "everybody stands, arms hanging",
+        "views": "cameras look from one height through one lens, and are held level",
         "tilts": "nobody leans, lies or is upside down",
         "hair": "no hair, beards or hats",
         "garments": "everybody wears a T-shirt, trousers and shoes of one cut",
@@ -49,6 +49,7 @@ FAMILIES: dict[str, dict[str, str]] = {
     "hand": _ALIKE
     | {
         "poses": "wrists and elbows are straight, and fingers too where no digit is shown",
+        "views": "palms face the camera, fingers up",
         "garments": "no sleeves, bands, gloves or painted nails",
         "others": "no other hand, nobody behind",
     },
