@@ -1,8 +1,9 @@
 """Calibrate what a net says on an annotated set: presence, classes, and the scores of keypoints.
 
-A keypoint's score becomes the probability that the keypoint lies within `WITHIN` of the long side of the person's box;
-presence and classes, the probability that they are right. The maps are fitted to the answers of the exported graph in
-float32 and put into every graph of the bundle; see `trainer.reliability` for how, and `trainer.calibrated_graph`.
+A keypoint's score becomes the probability that the keypoint lies within `evaluate.WITHIN` of the long side of the
+person's box; presence and classes, the probability that they are right. The maps are fitted to the answers of the
+exported graph in float32 and put into every graph of the bundle; see `trainer.reliability` for how, and
+`trainer.calibrated_graph`.
 """
 
 from __future__ import annotations
@@ -28,9 +29,6 @@ from trainer.errors import DataError
 from trainer.evaluate import Net
 from trainer.export import Calibrated, OnnxNet
 from trainer.reliability import Fit
-
-WITHIN = 0.1
-"""Of the long side of the labelled box: a keypoint that near is right."""
 
 Numbers = NDArray[np.floating[Any]]
 
@@ -211,10 +209,8 @@ def _keypoints(
         net, images, matrices, manifest.codec, decoder, None if maps is None else maps.stride
     )
     labelled = np.stack([person.visible for person in people]) > 0
-    sizes = np.stack([person.box[2:] for person in people]).max(axis=1)
-    off = np.linalg.norm(points - np.stack([person.points for person in people]), axis=-1) / sizes[:, None]
     before = manifest.score_calibration if maps is None else None  # decoders read what no map has touched
-    return _odds(scores, before)[labelled], (off <= WITHIN)[labelled]
+    return _odds(scores, before)[labelled], evaluate.near(people, points)[labelled]
 
 
 def _odds(probabilities: Numbers, before: Calibration | None) -> Numbers:
@@ -226,7 +222,7 @@ def _odds(probabilities: Numbers, before: Calibration | None) -> Numbers:
 def _event(name: str, manifest: BundleManifest) -> str:
     if name == SCORES:
         subject = skeletons.skeleton(manifest.skeleton).subject
-        return f"the keypoint lies within {WITHIN:g} of the long side of the {subject}'s box"
+        return f"the keypoint lies within {evaluate.WITHIN:g} of the long side of the {subject}'s box"
     if manifest.presence is not None and name == manifest.presence.name:
         return f"a {manifest.presence.of} is there"
     output = next(each for each in manifest.classes if each.name == name)

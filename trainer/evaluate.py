@@ -20,11 +20,14 @@ from model_zoo.outputs import (
 )
 from model_zoo.scores import calibrated
 from model_zoo.skeletons import Skeleton
-from trainer import metrics
+from trainer import metrics, reliability
 from trainer.data.people import Person, pictures
 from trainer.errors import DataError
 from trainer.metrics import Score
 from trainer.progress import track
+
+WITHIN = 0.1
+"""Of the long side of the labelled box: a keypoint that near is right, and its calibrated score the chance of that."""
 
 
 class Net(Protocol):
@@ -102,7 +105,8 @@ def predict(
 def scores(net: Net, people: list[Person], manifest: BundleManifest, decoder: str | None) -> list[Score]:
     """Every figure that the labels of a set allow: PCK@0.2, PCKh@0.5 with a labelled head, OKS-AP with a labelled face.
 
-    Of a net with further heads also the AUC of presence, the accuracy of classes and the error of depth.
+    Of a net with further heads also the AUC of presence, the accuracy of classes and the error of depth; and of all
+    probabilities, scores of keypoints among them where they are calibrated, the expected calibration error.
 
     Args:
         net: the net that the manifest describes.
@@ -114,6 +118,7 @@ def scores(net: Net, people: list[Person], manifest: BundleManifest, decoder: st
     images, matrices = crops(people, manifest.input.size, manifest.input.padding)
     stride = None if decoder is None else manifest.heatmaps.stride
     found = further_scores(net, people, images, matrices, manifest.outputs, skeleton)
+    found += _calibration_errors(net, people, images, manifest.outputs)
     labelled = np.stack([person.visible for person in people]).any(axis=0)
 
     def has(*names: str) -> bool:
@@ -138,7 +143,19 @@ def scores(net: Net, people: list[Person], manifest: BundleManifest, decoder: st
         found.append(metrics.mean_error(people, points, skeleton))
     if not found:
         raise DataError("the set has too few labelled keypoints for any of PCK, PCKh and OKS-AP")
+    if manifest.score_calibration is not None:
+        right = near(people, points)
+        known = np.stack([person.visible for person in people]) > 0
+        count = int(known.any(axis=1).sum())
+        more.append(_calibration_error("score", confidence[known], right[known], count))
     return found + more
+
+
+def near(people: list[Person], points: Points) -> NDArray[np.bool_]:
+    """(N, K): which of the (N, K, 2) points of pictures lie within `WITHIN` of their labels."""
+    sizes = np.stack([person.box[2:] for person in people]).max(axis=1)
+    off = np.linalg.norm(points - np.stack([person.points for person in people]), axis=-1)
+    return off <= WITHIN * sizes[:, None]
 
 
 def further(net: Net, images: NDArray[np.uint8], batch: int = 32) -> dict[str, NDArray[np.float32]]:
@@ -195,3 +212,32 @@ def further_scores(
             z = answer * output.scale / scale[:, None]
             found.append(metrics.depth_error(people, z, skeleton, output.root))
     return [each for each in found if each is not None]
+
+
+def _calibration_errors(
+    net: Net, people: list[Person], images: NDArray[np.uint8], outputs: Sequence[Output]
+) -> list[Score]:
+    """Of presence where both kinds are labelled, and of the likeliest of each kind of classes."""
+    outputs = [each for each in outputs if isinstance(each, PresenceOutput | ClassesOutput)]
+    said = further(net, images) if outputs else {}
+    found = []
+    for output in outputs:
+        answer = np.asarray(said[output.name], np.float64)
+        if isinstance(output, PresenceOutput):
+            known = np.array([person.presence is not None for person in people])
+            there = np.array([person.presence == 1 for person in people])[known]
+            if there.any() and not there.all():
+                found.append(_calibration_error("presence", answer[known], there, int(known.sum())))
+            continue
+        labels = [getattr(each, output.of, None) if each.presence != 0 else None for each in people]
+        rows = [row for row, label in enumerate(labels) if label in output.labels]
+        if rows:
+            truth = np.array([output.labels.index(labels[row]) for row in rows])
+            right = answer[rows].argmax(axis=-1) == truth
+            found.append(_calibration_error(output.of, answer[rows].max(axis=-1), right, len(rows)))
+    return found
+
+
+def _calibration_error(of: str, probabilities: Points, true: NDArray[np.bool_], people: int) -> Score:
+    error = reliability.expected_error(reliability.reliability(probabilities, true))
+    return Score(f"{of} ECE", 100 * error, people, {}, "less")

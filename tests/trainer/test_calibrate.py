@@ -142,10 +142,17 @@ def test_a_bundle_is_calibrated_on_a_set(trained_hand, exported, tmp_path, crops
         scores.calibrated(net.keypoints(crops)[..., 2], found["scores"]),
         atol=1e-5,
     )
-    # The order of nobody changes, so no figure does.
-    assert [(e.metric, e.value) for e in written.manifest.accuracy] == [
-        (e.metric, pytest.approx(e.value, abs=0.01)) for e in exported.manifest.accuracy
-    ]
+    # The order of nobody changes, so no figure does that is not about calibration itself.
+    before, after = (
+        {each.metric: each.value for each in one.manifest.accuracy} for one in (exported, written)
+    )
+    errors = {name for name in after if name.endswith(" ECE")}
+    assert errors == {"presence ECE", "gesture ECE", "handedness ECE", "score ECE"}
+    assert "score ECE" not in before  # what is not calibrated is no probability
+    assert after["score ECE"] < 100 * found["scores"].error_before
+    assert {name: each for name, each in after.items() if name not in errors} == pytest.approx(
+        {name: each for name, each in before.items() if name not in errors}, abs=0.01
+    )
 
 
 def test_calibrating_a_calibrated_bundle_finds_the_same_maps(trained_hand, exported, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,67 @@ def test_a_net_that_knows_gets_full_marks_in_what_the_labels_allow(
     scores = evaluate.scores(Oracle(found), found, manifest(training), "dark")
     assert [each.metric for each in scores] == figures
     assert all(each.value == pytest.approx(100) and each.people == 12 for each in scores)
+
+
+class Sure(Oracle):
+    """It also says of the gesture of every crop: the first class with 0.8; and of presence 0.9, or 0.3 of nobody."""
+
+    def __init__(self, found: list[Person]) -> None:
+        super().__init__(found)
+        self.there = np.array([0.9 if person.presence else 0.3 for person in found], np.float32)
+        self.asked = 0
+
+    def further(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """The next ones; it is asked for everything again and again."""
+        rows = np.arange(self.asked, self.asked + len(images)) % len(self.there)
+        self.asked += len(images)
+        return {
+            "here": self.there[rows],
+            "sign": np.tile(np.array([0.8, 0.2], np.float32), (len(images), 1)),
+        }
+
+
+def test_probabilities_are_held_against_how_often_they_came_true(
+    tmp_path: Path, training: dict[str, object]
+) -> None:
+    """Twelve: four of them nobody; of the other eight, five show the first sign."""
+    found = [
+        replace(
+            person,
+            presence=float(row >= 4),
+            gesture=None if row < 4 else "one" if row < 9 else "two",
+        )
+        for row, person in enumerate(made(tmp_path))
+    ]
+    outputs = [
+        {"name": "here", "kind": "presence", "of": "person"},
+        {"name": "sign", "kind": "classes", "of": "gesture", "labels": ["one", "two"]},
+    ]
+    asked = manifest(training).model_dump()
+    asked["outputs"] = [*asked["outputs"], *outputs]
+    calibrated = {
+        "of": "scores", "scale": 1e-6, "shift": 0.0, "event": "near", "data": "d", "count": 1, "bins": 15,
+        "error_before": 0.0, "error": 0.0, "command": "c",
+    }  # fmt: skip
+    told = BundleManifest.model_validate(asked | {"schema_version": 2, "calibration": [calibrated]})
+    scores = {each.metric: each for each in evaluate.scores(Sure(found), found, told, "dark")}
+    errors = {name: each for name, each in scores.items() if name.endswith("ECE")}
+    assert {name: each.people for name, each in errors.items()} == {
+        "presence ECE": 12, "gesture ECE": 8, "score ECE": 12,
+    }  # fmt: skip
+    assert errors["presence ECE"].value == pytest.approx(100 * (4 * 0.3 + 8 * 0.1) / 12, abs=1e-4)
+    assert errors["gesture ECE"].value == pytest.approx(100 * (0.8 - 5 / 8), abs=1e-4)
+    assert errors["score ECE"].value == pytest.approx(50, abs=0.1)  # 0.5 of every keypoint, all are right
+    assert all(each.better == "less" for each in errors.values())
+
+
+def test_a_keypoint_is_near_within_a_tenth_of_the_long_side(tmp_path: Path) -> None:
+    found = made(tmp_path)
+    points = np.stack([person.points for person in found]).astype(np.float64)
+    sides = np.array([person.box[2:].max() for person in found])
+    for share, right in ((0.0999, True), (0.1001, False)):
+        moved = points + share * sides[:, None, None] * np.array([0.6, 0.8])
+        assert (evaluate.near(found, moved) == right).all()
 
 
 def test_a_set_that_allows_no_figure_says_so(tmp_path: Path, training: dict[str, object]) -> None:

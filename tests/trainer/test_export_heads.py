@@ -221,5 +221,6 @@ def test_a_set_of_presence_alone_is_measured(trained_hand, exported, tmp_path):
             str(exported.folder), trained_hand.root, [Path(path.name)], images=None, roots=[], decoder=None
         )
     ]
-    assert [(each.metric, each.people) for each in found] == [("presence AUC", 64)]
+    assert [(each.metric, each.people) for each in found] == [("presence AUC", 64), ("presence ECE", 64)]
     assert found[0].value > 95
+    assert found[1].value < 10
