@@ -98,6 +98,7 @@ class AsyncClient:
         boxes: Sequence[Box] = (),
         model: str = "",
         decoder: str = "",
+        min_presence: float | None = None,
         timeout_s: float | None = None,
     ) -> Poses:
         """The poses in one image.
@@ -107,12 +108,14 @@ class AsyncClient:
             boxes: one person each, x, y, width, height in pixels; none has one person found.
             model: `name` or `name@version`; empty for the service's default.
             decoder: empty for the model's own.
+            min_presence: least probability that somebody is there, 0 to 1, of models that tell it; below, a person has
+                no keypoints. None for the service's own; 0 takes everybody.
             timeout_s: the call's deadline, of every server that is asked.
 
         Raises:
             ClientError: the service refused it, or no server could be reached.
         """
-        request = request_from(image, boxes, self._jpeg_quality)
+        request = request_from(image, boxes, self._jpeg_quality, min_presence)
         request.model, request.decoder = model, decoder
         for left, stub in zip(reversed(range(len(self._stubs))), self._stubs, strict=True):
             try:
@@ -130,6 +133,7 @@ class AsyncClient:
         resume_token: str = "",
         model: str = "",
         decoder: str = "",
+        min_presence: float | None = None,
         smoothing: str = "",
         parameters: dict[str, float] | None = None,
         tracking: bool | None = None,
@@ -147,6 +151,7 @@ class AsyncClient:
             resume_token: of another stream, to go on there.
             model: as in `estimate`.
             decoder: as in `estimate`.
+            min_presence: as in `estimate`, of every frame; calmed answers have a margin about it.
             smoothing: `none`, `ema`, `one_euro` or a plug-in's.
             parameters: of the smoothing.
             tracking: look for people where they must be by now.
@@ -167,6 +172,7 @@ class AsyncClient:
         )
         book = Book(config, token_every)
         stream = AsyncStream(calls, book, pace or Pace(), patience or Patience(), self._jpeg_quality)
+        stream.min_presence = min_presence
         stream.renews = callable(self._key)
         return stream
 
@@ -193,6 +199,8 @@ class AsyncStream:
     def __init__(self, calls, book: Book, pace: Pace, patience: Patience, jpeg_quality: int | None) -> None:
         self._calls, self._book, self.pace, self._patience = calls, book, pace, patience
         self._jpeg_quality = jpeg_quality
+        self.min_presence: float | None = None
+        """Of the frames that are sent from now on; see `AsyncClient.estimate`."""
         self.renews = False
         """Whether the next connection may show another key than one that has expired."""
         self.connections = 0
@@ -228,7 +236,9 @@ class AsyncStream:
         """
         if not self._book.live and timestamp_s is None:
             raise ValueError("frames of a file need timestamps")
-        request = pb.EstimateStreamRequest(frame=request_from(image, boxes, self._jpeg_quality))
+        request = pb.EstimateStreamRequest(
+            frame=request_from(image, boxes, self._jpeg_quality, self.min_presence)
+        )
         if timestamp_s is not None:
             request.timestamp_s = timestamp_s
         while not self._book.live and self._book.pending >= WINDOW and not self._done:

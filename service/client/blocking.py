@@ -55,11 +55,19 @@ class Client:
         boxes: Sequence[Box] = (),
         model: str = "",
         decoder: str = "",
+        min_presence: float | None = None,
         timeout_s: float | None = None,
     ) -> Poses:
         """The poses in one image; as `AsyncClient.estimate`."""
         return _wait(
-            self._client.estimate(image, boxes=boxes, model=model, decoder=decoder, timeout_s=timeout_s)
+            self._client.estimate(
+                image,
+                boxes=boxes,
+                model=model,
+                decoder=decoder,
+                min_presence=min_presence,
+                timeout_s=timeout_s,
+            )
         )
 
     def stream(self, **options: Any) -> Stream:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from service.client.answers import Answer, ClientError, Poses
+from service.client.answers import NOTHING, Answer, ClientError, Poses, Said
 from service.client.blocking import Client
 from service.client.encryption import credentials
 from service.client.video import Sink, Source, VideoError, draw, follow
@@ -64,6 +64,14 @@ def annotate(
     ] = None,
     model: Annotated[str, typer.Option(help="name or name@version; empty for the service's own.")] = "",
     decoder: Annotated[str, typer.Option(help="Empty for the model's own.")] = "",
+    min_presence: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Least probability that somebody is there; else the service's own. 0 takes everybody.",
+        ),
+    ] = None,
     smoothing: Annotated[str, typer.Option(help="none, ema or one_euro; empty for the service's own.")] = "",
     raw: Annotated[bool, typer.Option("--raw", help="Draw the points as the model gave them.")] = False,
     progress: Annotated[bool, typer.Option(help="Show how far it is.")] = True,
@@ -111,7 +119,7 @@ def annotate(
                 Client(*(server or ["127.0.0.1:50051"]), key=_key(key_file), credentials=encrypted)
             )
             options = {"live": live, "model": model, "decoder": decoder, "smoothing": smoothing}
-            stream = held.enter_context(client.stream(**options))
+            stream = held.enter_context(client.stream(**options, min_presence=min_presence))
             began_s = time.monotonic()
             counts = follow(stream, source.frames(stop, seconds), done)
             took_s = time.monotonic() - began_s
@@ -142,6 +150,7 @@ def _facts(answer: Answer) -> dict[str, Any]:
         {
             "id": person.smoothed.track_id,
             "score": person.score,
+            **_said(person.smoothed.said),
             "keypoints": [
                 {"name": name, "x": x, "y": y, "score": score}
                 for name, (x, y), score in zip(
@@ -156,6 +165,19 @@ def _facts(answer: Answer) -> dict[str, Any]:
         for person in answer.poses.people
     ]
     return facts
+
+
+def _said(said: Said) -> dict[str, Any]:
+    """What a model says beside keypoints, as in answers over REST; nothing of one that says no more."""
+    if said is NOTHING:
+        return {}
+    return {
+        "presence": said.presence,
+        "classes": [
+            {"of": of, "label": each.label, "probability": each.probability}
+            for of, each in said.classes.items()
+        ],
+    }
 
 
 @contextlib.contextmanager

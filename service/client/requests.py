@@ -12,7 +12,10 @@ from service.types import Box
 
 
 def request_from(
-    image: bytes | np.ndarray, boxes: Sequence[Box] = (), jpeg_quality: int | None = 92
+    image: bytes | np.ndarray,
+    boxes: Sequence[Box] = (),
+    jpeg_quality: int | None = 92,
+    min_presence: float | None = None,
 ) -> pb.EstimateRequest:
     """One image.
 
@@ -20,11 +23,14 @@ def request_from(
         image: a file's bytes, or (H, W, 3) RGB uint8.
         boxes: x, y, width, height in pixels each.
         jpeg_quality: of an array, 1 to 100; None sends its pixels.
+        min_presence: least probability that somebody is there; None for the service's own.
 
     Raises:
         ValueError: an array that is no such picture.
     """
     request = pb.EstimateRequest(boxes=[pb.Box(x=x, y=y, width=w, height=h) for x, y, w, h in boxes])
+    if min_presence is not None:
+        request.min_presence = min_presence
     if isinstance(image, bytes):
         request.image = image
         return request

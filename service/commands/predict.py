@@ -24,6 +24,14 @@ def predict(
     decoder: Annotated[
         str | None, typer.Option(help="dark, argmax_shift, dsnt, ...; else the model's own.")
     ] = None,
+    min_presence: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Least probability that somebody is there; else as settings say. 0 takes everybody.",
+        ),
+    ] = None,
     render: Annotated[
         Path | None, typer.Option(help="Write the image with the poses drawn here (PNG).")
     ] = None,
@@ -44,6 +52,7 @@ def predict(
         fail("--render takes exactly one image")
     settings = read_settings(config)
     query = {"boxes": boxes, "model": model, "decoder": decoder, "render": render is not None}
+    query["min_presence"] = min_presence
     try:
         answered = asyncio.run(_predict(settings, pictures, query, render))
     except ServiceError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import struct
 from collections.abc import Iterator
@@ -15,14 +16,17 @@ import httpx
 import numpy as np
 import pytest
 from google.protobuf import json_format
+from typer.testing import CliRunner
 from websockets.sync.client import connect
 
 from model_zoo import scores
 from model_zoo.errors import HeatmapError
 from model_zoo.manifest import Calibration
 from service import heads
-from service.client import Client
+from service.cli import cli as serve_commands
+from service.client import AsyncClient, Client, ClientError
 from service.client.answers import NOTHING
+from service.client.cli import cli as client_commands
 from service.client.video import draw
 from service.errors import InvalidRequest
 from service.heads import checked, read
@@ -406,6 +410,73 @@ def test_the_client_has_them_as_python_objects(both, scene):
             (answer,) = list(stream)
     (person,) = answer.poses.people
     assert person.smoothed.said.classes["gesture"].label == "bright"
+
+
+@pytest.mark.parametrize("least", [None, 0.0, 0.5, 0.99])
+def test_both_clients_ask_for_as_sure_a_presence_as_they_are_told(both, scene, least):
+    """The person is there with about 0.7, the empty corner with next to nothing."""
+    asked = {"model": tiny_heads.NAME, "min_presence": least}
+    places = [scene.box, (5, 400, 60, 60)]
+
+    async def ask_async():
+        async with AsyncClient(both.target) as client:
+            poses = await client.estimate(scene.png, boxes=places, **asked)
+            async with client.stream(live=False, **asked) as stream:
+                await stream.send(scene.png, timestamp_s=0.0, boxes=places)
+                stream.finish()
+                return poses, (await anext(stream)).poses
+
+    with Client(both.target) as client:
+        found = [client.estimate(scene.png, boxes=places, **asked)]
+        with client.stream(live=False, **asked) as stream:
+            stream.send(scene.png, timestamp_s=0.0, boxes=places)
+            stream.finish()
+            found += [answer.poses for answer in stream]
+    found += asyncio.run(ask_async())
+    assert len(found) == 4
+    for poses in found:
+        there = [len(person.points) > 0 for person in poses.people]
+        assert there == [person.said.presence >= (0.5 if least is None else least) for person in poses.people]
+        assert [bool(person.said.classes) for person in poses.people] == there
+    assert there == {None: [True, False], 0.0: [True, True], 0.5: [True, False], 0.99: [False, False]}[least]
+
+
+@pytest.mark.parametrize("least", [-0.1, 1.5])
+def test_a_client_hears_that_its_least_presence_is_no_probability(both, scene, least):
+    with Client(both.target) as client, pytest.raises(ClientError) as caught:
+        client.estimate(scene.png, model=tiny_heads.NAME, min_presence=least)
+    assert (caught.value.code, caught.value.field) == ("invalid_request", "min_presence")
+
+
+@pytest.mark.parametrize("least", [0.0, 0.99])
+def test_the_commands_ask_for_as_sure_a_presence_as_they_are_told(
+    both, heads_root, scene, least, tmp_path, monkeypatch
+):
+    photo, film_file, points = tmp_path / "photo.png", tmp_path / "film.avi", tmp_path / "points.jsonl"
+    photo.write_bytes(scene.png)
+    monkeypatch.setenv("REPPOSE_MODELS__ROOTS", str(heads_root))
+    monkeypatch.setenv("REPPOSE_MODELS__DEFAULT", f"{tiny_heads.NAME}@1")
+    monkeypatch.setenv("REPPOSE_BATCH__PIN", "off")
+    box = json.dumps([scene.box])
+    done = CliRunner().invoke(
+        serve_commands, ["predict", str(photo), "--boxes", box, "--min-presence", str(least)]
+    )
+    assert done.exit_code == 0, done.output
+    (pose,) = json.loads(done.stdout)["poses"]
+    assert bool(pose["keypoints"]) == (pose["presence"] >= least) == (least == 0)
+    height, width = scene.picture.shape[:2]
+    writer = cv2.VideoWriter(str(film_file), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (width, height))
+    writer.write(cv2.cvtColor(scene.picture, cv2.COLOR_RGB2BGR))
+    writer.release()
+    words = [str(film_file), "--points", str(points), "--server", both.target, "--model", tiny_heads.NAME]
+    done = CliRunner().invoke(client_commands, [*words, "--min-presence", str(least)])
+    assert done.exit_code == 0, done.output
+    (frame,) = [json.loads(line) for line in points.read_text().splitlines()]
+    (person,) = frame["people"]
+    assert 0 < person["presence"] < 0.99
+    assert bool(person["keypoints"]) == (least == 0)
+    assert {each["of"] for each in person["classes"]} == ({"gesture", "handedness"} if least == 0 else set())
+    assert all(0 < each["probability"] <= 1 for each in person["classes"])
 
 
 CALIBRATED = {
