@@ -240,6 +240,10 @@ def _summary(found: Bundle) -> str:
         f"accuracy:  {a.metric} {a.value:.1f} on {a.data} ({a.people} people){_in_8_bits(a)}"
         for a in manifest.accuracy
     ]
+    lines += [
+        f"latency:   {each.precision} {each.ms:.2f} ms on {each.hardware}, {each.ratio:.2f}x {each.reference}"
+        for each in manifest.latency
+    ]
     return "\n".join(lines)
 
 

@@ -32,7 +32,7 @@ from model_zoo.outputs import (
 )
 
 NEWEST_SCHEMA = 2
-"""Newest form of this document. 2 added outputs other than heatmaps and keypoints, and calibration."""
+"""Newest form of this document. 2 added outputs beside heatmaps and keypoints, calibration, latency, documents."""
 MOST_OUTPUTS = 16
 SCORES = "scores"
 """What calibration calls the scores of keypoints, whichever output they are read from."""
@@ -180,6 +180,23 @@ class Agreement(Document):
     """Difference of the depths in crop pixels; none for a net without depth."""
 
 
+class Latency(Document):
+    """How long one of the graphs takes for one crop on one thread."""
+
+    precision: Precision
+    """Which of the bundle's graphs."""
+    ms: PositiveFloat
+    """Milliseconds of processor time, on the hardware named below."""
+    ratio: PositiveFloat
+    """To the reference, measured in turns with it in the same run."""
+    reference: str
+    """Model and graph that it is compared with."""
+    hardware: str
+    """Processor that it was measured on."""
+    command: str
+    """The command that was run."""
+
+
 class Calibration(Document):
     """How probabilities were made to come true as often as they say, and how often they do.
 
@@ -276,6 +293,10 @@ class BundleManifest(Document):
     """How `int8_file` was made; none without one."""
     calibration: tuple[Calibration, ...] = ()
     """What was done to probabilities; none where they are as the net learnt them."""
+    latency: tuple[Latency, ...] = ()
+    """How fast the graphs are; none where that was not measured."""
+    documents: tuple[FileName, ...] = ()
+    """Files of the bundle to read after its card, such as a comparison of techniques."""
 
     @field_validator("schema_version", mode="before")
     @classmethod
@@ -291,7 +312,8 @@ class BundleManifest(Document):
         """Leave out what the first form has not, and what says nothing then."""
         document = handler(self)
         if self.schema_version == 1:
-            document.pop("calibration", None)
+            for late in ("calibration", "latency", "documents"):
+                document.pop(late, None)
             for each in document.get("agreement", ()):
                 for late in ("probability", "depth_px"):
                     each.pop(late, None)
@@ -307,7 +329,9 @@ class BundleManifest(Document):
             raise ValueError(f"keypoints differ from those of skeleton {self.skeleton}")
         self._outputs_agree()
         self._calibration_agrees()
-        if self.schema_version < (needed := schema_of(self.outputs, self.calibration)):
+        if self.schema_version < (
+            needed := schema_of(self.outputs, self.calibration, self.latency, self.documents)
+        ):
             raise ValueError(f"schema_version {self.schema_version} has no such parts; {needed} has")
         if self.heatmaps is not None:
             self._can_be_decoded(self.heatmaps)
@@ -378,10 +402,10 @@ class BundleManifest(Document):
         return next((each for each in self.calibration if each.of == SCORES), None)
 
 
-def schema_of(outputs: Iterable[Output], calibration: Iterable[Calibration] = ()) -> int:
-    """The oldest `schema_version` of a manifest with these parts."""
+def schema_of(outputs: Iterable[Output], *parts: Iterable[Calibration | Latency | FileName]) -> int:
+    """The oldest `schema_version` of a manifest with these outputs, and these parts that the first form has not."""
     first = all(isinstance(each, HeatmapOutput | KeypointsOutput) for each in outputs)
-    return 1 if first and not tuple(calibration) else 2
+    return 1 if first and not any(tuple(each) for each in parts) else 2
 
 
 def _identity(output: Output) -> tuple[str, str]:

@@ -132,7 +132,7 @@ def rewritten(
     """
     maps = {name: fit.affine for name, fit in made.items()}
     manifest = _with(found.manifest, described(made, found.manifest, data, command)).model_copy(
-        update={"version": version, "files": {}}
+        update={"version": version, "files": {}, "latency": ()}  # these graphs were never timed
     )
     names = {"fp32": manifest.model_file, "int8": manifest.int8_file}
     graphs = {
@@ -170,7 +170,7 @@ def plot(found: Mapping[str, Fit], path: Path) -> None:
 
 
 def _with(manifest: BundleManifest, calibration: tuple[Calibration, ...]) -> BundleManifest:
-    needed = schema_of(manifest.outputs, calibration)
+    needed = schema_of(manifest.outputs, calibration, manifest.latency, manifest.documents)
     return manifest.model_copy(update={"calibration": calibration, "schema_version": needed})
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from model_zoo import skeletons
 from model_zoo.manifest import BundleManifest, Quantisation
 
 
 def text(manifest: BundleManifest) -> str:
     """Markdown for the bundle's README.md."""
     crop, training = manifest.input, manifest.training
+    subject = skeletons.skeleton(manifest.skeleton).subject
     keypoints = len(manifest.keypoints)
     millions = manifest.macs / 1e6, manifest.parameters / 1e6
     facts = [
@@ -19,7 +23,7 @@ def text(manifest: BundleManifest) -> str:
         *_outputs(manifest),
         (
             "Crop",
-            f"person box x {crop.padding:g}, grown to the crop's aspect; pixels `{manifest.pixel_convention}`",
+            f"{subject} box x {crop.padding:g}, grown to the crop's aspect; pixels `{manifest.pixel_convention}`",
         ),
         ("Size", f"{millions[0]:.1f} million multiply-adds, {millions[1]:.2f} million parameters"),
         ("Format", f"ONNX opset {manifest.opset}"),
@@ -45,12 +49,13 @@ def text(manifest: BundleManifest) -> str:
             "",
             "## Accuracy",
             "",
-            "Of the exported graphs, on crops about the labelled boxes, no flip test; none of these was trained on.",
-            "PCK@0.2: within 0.2 of the torso diagonal, mean over the twelve limb joints. PCKh@0.5: within half of the",
-            "segment from neck to head top. OKS-AP: COCO's, on the labelled boxes.",
+            "Of the exported graphs, on crops about the labelled boxes, no flip test; none of these was trained on. In",
+            "per cent; of errors and ECE less is better.",
+            "",
+            *_meanings(manifest),
             "",
             *_table(
-                ("Set", "People", "Metric", "Precision", "Value", "Decoder", "Command"),
+                ("Set", "Crops", "Metric", "Precision", "Value", "Decoder", "Command"),
                 [
                     (
                         each.data,
@@ -65,6 +70,8 @@ def text(manifest: BundleManifest) -> str:
                 ],
             ),
             "",
+            *_latency(manifest),
+            *_documents(manifest),
             "## Training",
             "",
             *_table(("", ""), trained),
@@ -91,6 +98,63 @@ def text(manifest: BundleManifest) -> str:
             "",
         ]
     )
+
+
+_METRICS = {
+    "PCK@0.2": "within 0.2 of the torso diagonal, mean over the twelve limb joints",
+    "PCKh@0.5": "within half of the segment from neck to head top, mean over limbs, neck and head top",
+    "OKS-AP": "COCO's, on the labelled boxes",
+    "PCK@0.1box": "within 0.1 of the long side of the labelled box, mean over the keypoints",
+    "mean error of box": "mean distance of keypoints from their labels, in that long side",
+    "depth error": "mean error of z from the root keypoint, in that long side",
+    "presence AUC": "how often a crop with somebody gets a higher probability than one of nobody, ties half",
+    "gesture accuracy": "how often the likeliest gesture is the labelled one, where somebody is there",
+    "handedness accuracy": "how often the likelier hand is the labelled one",
+    "presence ECE": "expected calibration error of presence: how far probability and frequency are apart, mean over 15 "
+    "equal bins",
+    "gesture ECE": "the same of the likeliest gesture",
+    "handedness ECE": "the same of the likelier hand",
+    "score ECE": "the same of keypoints' scores, as probabilities that they lie within 0.1 of the long side of the "
+    "labelled box",
+}
+"""What a figure means."""
+
+
+def _meanings(manifest: BundleManifest) -> list[str]:
+    used = {each.metric for each in manifest.accuracy}
+    return [f"- {name}: {meaning}." for name, meaning in _METRICS.items() if name in used]
+
+
+def _latency(manifest: BundleManifest) -> list[str]:
+    if not manifest.latency:
+        return []
+    rows = [
+        (
+            each.precision,
+            f"{each.ratio:.2f}x",
+            each.reference,
+            f"{each.ms:.2f}",
+            each.hardware,
+            f"`{each.command}`",
+        )
+        for each in manifest.latency
+    ]
+    return [
+        "## Latency",
+        "",
+        "Processor time of one crop on one thread, keypoints and all other outputs; the ratio is to the reference,",
+        "measured in turns with it in the same run, and holds elsewhere better than milliseconds do.",
+        "",
+        *_table(("Precision", "Ratio", "Reference", "ms", "Processor", "Command"), rows),
+        "",
+    ]
+
+
+def _documents(manifest: BundleManifest) -> list[str]:
+    pages = [each for each in manifest.documents if each.endswith(".md")]
+    if not pages:
+        return []
+    return ["## Further reading", "", *(f"- [{each}]({each})" for each in pages), ""]
 
 
 def _outputs(manifest: BundleManifest) -> list[tuple[str, str]]:
@@ -182,17 +246,36 @@ def _limits(manifest: BundleManifest) -> list[str]:
         scores = "Scores are as the net gives them; they are no calibrated probabilities."
     else:
         scores = "Probabilities are calibrated on the set named above; on others they may say too much or too little."
-    return [*_LIMITS[:2], scores, *_LIMITS[2:]]
+    first, *others = _OF_HANDS if skeletons.skeleton(manifest.skeleton).subject == "hand" else _OF_PEOPLE
+    names = {Path(each.name).name for each in manifest.training.data}
+    names |= {Path(each.data).name for each in manifest.accuracy}
+    sets = [said for start, said in _OF_SETS.items() if any(name.startswith(start) for name in names)]
+    return [first, _UNLIKE, scores, *others, *sets, _OUTSIDE, _USE]
 
 
-_LIMITS = (
-    "One person per crop: with several people in a box, joints of different people may mix.",
+_UNLIKE = (
     "Best on the kind of picture that the training sets show; the figures differ much between sets, so measure on your "
-    "own. Close-ups and people cut off by the picture's edge are rare in sets of whole people.",
-    "Left and right are confused most often in views from behind and in people who are upside down.",
-    "A joint outside the picture still gets a position inside the crop, with a low score.",
-    "Not made for, and not to be used for, identifying people or judging their health, mood or intent.",
+    "own."
 )
+_OUTSIDE = "A joint outside the picture still gets a position inside the crop, with a low score."
+_USE = "Not made for, and not to be used for, identifying people or judging their health, mood or intent."
+_OF_PEOPLE = (
+    "One person per crop: with several people in a box, joints of different people may mix.",
+    "Close-ups and people cut off by the picture's edge are rare in sets of whole people.",
+    "Left and right are confused most often in views from behind and in people who are upside down.",
+)
+_OF_HANDS = (
+    "One hand per crop, in a box that is given: with two in a box, joints of both may mix. Nothing here finds hands.",
+    "Which hand it is cannot be told from every crop; where its probability is near a half, ask the rest of the body.",
+)
+_OF_SETS = {
+    "digits_": "Keypoints of the `digits` sets were made by another net, MediaPipe Hands, not by people: an error "
+    "there is the distance from that net. They show right hands, palms forward, before plain walls.",
+    "presence_": "The `presence` sets are patches of 60x60 pixels: what `presence` says of sharper pictures, or of "
+    "things that look like hands, is not measured by them.",
+    "handgt_": "`handgt` has 16 hands, the only ones with keypoints by people: a sanity check, no benchmark.",
+}
+"""By how the name of a set begins: what its figures, or what was learnt from it, suffer from."""
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:

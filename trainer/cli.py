@@ -417,6 +417,48 @@ def calibrate(
     typer.echo(f"wrote {written.folder}")
 
 
+@app.command()
+def card(
+    model: Annotated[str, typer.Argument(metavar="BUNDLE", help="NAME[@VERSION], or a bundle's folder.")],
+    out: Annotated[Path, typer.Option(help="Folder of bundles; OUT/NAME/VERSION is written.")],
+    on: Annotated[
+        list[Path] | None,
+        typer.Option(help="Sets to measure in all precisions, relative to --data; repeat for more."),
+    ] = None,
+    data: DataRoot = Path("data"),
+    images: Images = None,
+    bundles: Bundles = None,
+    version: Annotated[str | None, typer.Option(help="Of the written bundle; default: the old one.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Time the graphs, relative to the fp32 graph of this bundle.")
+    ] = None,
+    document: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Markdown page to put into the bundle, with the pictures beside it; repeat for more."
+        ),
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite a bundle of this version.")] = False,
+) -> None:
+    """Write a bundle's card and manifest anew: measured on these sets, timed, with pages about it. The nets stay.
+
+    Example: reppose-train card my-pose --data ../data --on body/lsp_test.json --reference body19-small --out bundles
+    """
+    from trainer import commands
+
+    written = commands.card(
+        model, data, on or [], out=out, images=images, roots=bundles or [], version=version, reference=reference,
+        documents=document or [], replace=replace,
+    )  # fmt: skip
+    for each in written.manifest.accuracy:
+        typer.echo(f"{each.data}: {each.metric} {each.value:.1f} ({each.people} crops, {each.precision})")
+    for each in written.manifest.latency:
+        typer.echo(
+            f"{each.precision}: {each.ratio:.2f}x {each.reference}, {each.ms:.2f} ms on {each.hardware}"
+        )
+    typer.echo(f"wrote {written.folder}")
+
+
 def _tell_calibration(manifest: BundleManifest) -> None:
     for each in manifest.calibration:
         typer.echo(

@@ -18,6 +18,7 @@ from trainer import calibrate as calibrating
 from trainer import evaluate as measuring
 from trainer import export as exporting
 from trainer import quantise as quantising
+from trainer import remeasure
 from trainer.checkpoint import RunFolder
 from trainer.data import people
 from trainer.data.loader import read
@@ -172,6 +173,48 @@ def calibrate(
         dict(_read(list(measured), images, root, skeleton)),
         out,
         version or (found.version if replace else f"{found.version}-calibrated"),
+        replace=replace,
+    )
+
+
+def card(
+    model: str,
+    root: Path,
+    sets: Sequence[Path],
+    *,
+    out: Path,
+    images: Path | None = None,
+    roots: Sequence[Path] = (),
+    version: str | None = None,
+    reference: str | None = None,
+    documents: Sequence[Path] = (),
+    replace: bool = False,
+) -> Bundle:
+    """Measure a bundle that there is already, in all its graphs, and write its card anew.
+
+    Args:
+        model: bundle name with or without @version, or bundle folder.
+        root: data root; the other paths of data start there.
+        sets: COCO-keypoints JSON to measure on; figures of other sets stay.
+        out: folder of bundles to write to.
+        images: folder or indexed tar of the pictures of all JSON; None as `people.read` says.
+        roots: folders of bundles, searched before the built-in ones.
+        version: of the written bundle; None is the old one.
+        reference: bundle whose float32 graph the latency is relative to; None leaves latency as it was.
+        documents: Markdown pages to put into the bundle, with their pictures.
+        replace: whether the version may exist already.
+    """
+    found = _bundle(model, list(roots))
+    words = [f"reppose-train card {found.name}@{version or found.version}"]
+    words += [f"--reference {reference}", "--out OUT"]
+    return remeasure.written(
+        found,
+        dict(_read(list(sets), images, root, skeletons.skeleton(found.manifest.skeleton))),
+        remeasure.pages_of(documents),
+        out,
+        version or found.version,
+        reference=None if reference is None else _bundle(reference, list(roots)),
+        command=" ".join(words),
         replace=replace,
     )
 

@@ -79,6 +79,13 @@ class OnnxNet:
         names = [each.name for each in self._session.get_outputs() if each.name not in (OUTPUT, KEYPOINTS)]
         return dict(zip(names, self._session.run(names, {INPUT: images}), strict=True)) if names else {}
 
+    def served(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """(B, h, w, 3) raw crops -> all that the service asks for, by name: heatmaps only where no keypoints are."""
+        names = [each.name for each in self._session.get_outputs()]
+        if KEYPOINTS in names:
+            names = [name for name in names if name != OUTPUT]
+        return dict(zip(names, self._session.run(names, {INPUT: images}, self._options), strict=True))
+
     def _run(self, output: str, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._session.run([output], {INPUT: images}, self._options)[0]
 

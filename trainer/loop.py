@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import os
-import platform
 import signal
 import threading
 import time
@@ -32,6 +31,7 @@ from trainer.data.people import Person
 from trainer.data.prefetch import ahead
 from trainer.distill.teacher import Teacher
 from trainer.errors import CheckpointError, ConfigError, DataError, Interrupted
+from trainer.hardware import processor
 from trainer.learner import Learner, Moment
 from trainer.nets import further
 from trainer.nets.pose import MAP_HEADS
@@ -137,15 +137,8 @@ def fabric_of(
 def _hardware(fabric: Fabric) -> str:
     """For people: how many processes on what."""
     if fabric.device.type == "cuda":
-        device = torch.cuda.get_device_name(fabric.device)
-    else:
-        information = Path("/proc/cpuinfo")
-        lines = information.read_text().splitlines() if information.is_file() else []
-        names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-        device = f"cores of {next(names, platform.machine())}"
-    return (
-        f"{fabric.world_size} x {device}" if fabric.device.type == "cuda" else f"{fabric.world_size} {device}"
-    )
+        return f"{fabric.world_size} x {torch.cuda.get_device_name(fabric.device)}"
+    return f"{fabric.world_size} cores of {processor()}"
 
 
 def _loader(config: RunConfig, root: Path, cache: Path, fabric: Fabric) -> Loader:

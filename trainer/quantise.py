@@ -208,6 +208,7 @@ def add_to(
         named.model_dump()
         | {
             "files": {},
+            "latency": [each for each in named.latency if each.precision == "fp32"],
             "int8_file": f"{Path(named.model_file).stem}.int8.onnx",
             "accuracy": (*others, *before, *after),
             "quantisation": facts,

@@ -95,6 +95,20 @@ def test_a_manifest_is_of_the_oldest_form_that_has_its_parts(manifest_of):
     )
 
 
+LATENCY = {
+    "precision": "int8", "ms": 0.9, "ratio": 0.3, "reference": "toy@1 fp32", "hardware": "a processor", "command": "c",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("later", [{"latency": [LATENCY]}, {"documents": ["comparison.md"]}])
+def test_latency_and_documents_are_of_the_second_form(document, manifest_of, later):
+    made = manifest_of(**later, schema_version=2)
+    assert BundleManifest.model_validate_json(made.model_dump_json()) == made
+    assert schema_of(made.outputs, made.calibration, made.latency, made.documents) == 2
+    assert refused_fields(document(**later)) == {""}
+    assert not {"latency", "documents"} & manifest_of().model_dump(mode="json").keys()
+
+
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -178,6 +192,9 @@ def test_onnx_metadata_without_a_manifest_is_refused(metadata, complaint):
         ({"outputs": [HEATMAPS, KEYPOINTS | {"stride": 8}]}, "outputs.1.keypoints.stride"),
         ({"outputs": [KEYPOINTS, HEATMAPS | {"height": 0}]}, "outputs.1.heatmaps.height"),
         ({"int8_file": "../int8.onnx"}, "int8_file"),
+        ({"latency": [LATENCY | {"ms": 0}]}, "latency.0.ms"),
+        ({"latency": [LATENCY | {"precision": "int4"}]}, "latency.0.precision"),
+        ({"documents": ["../page.md"]}, "documents.0"),
         ({"accuracy": [ACCURACY | {"precision": "int4"}]}, "accuracy.0.precision"),
         ({"codec": {"sigma_cells": -1}}, "codec.sigma_cells"),
         ({"codec": {"sigma_cells": float("inf")}}, "codec.sigma_cells"),
