@@ -159,7 +159,7 @@ def discover(root: Path) -> list[Path]:
     """
     folders = (path.parent for path in Path(root).glob(f"*/*/{MANIFEST_FILE}"))
     visible = (each for each in folders if not each.name.startswith(".") and each.parent.name[0] != ".")
-    return sorted(visible, key=lambda each: (each.parent.name, _natural(each.name)))
+    return sorted(visible, key=lambda each: (each.parent.name, natural(each.name), each.name))
 
 
 def find(name: str, version: str | None = None, roots: Iterable[Path] = (BUILTIN,)) -> Bundle:
@@ -177,7 +177,7 @@ def find(name: str, version: str | None = None, roots: Iterable[Path] = (BUILTIN
         known = ", ".join(dict.fromkeys(f"{f.parent.name}@{f.name}" for f in folders)) or "none"
         wanted = name if version is None else f"{name}@{version}"
         raise BundleNotFound(f"no bundle {wanted!r}; known: {known}")
-    found = read(max(matching, key=lambda folder: _natural(folder.name)))
+    found = read(max(matching, key=lambda folder: (natural(folder.name), folder.name)))
     if (found.name, found.version) != (found.folder.parent.name, found.folder.name):
         raise ManifestError(f"{found.folder}: the manifest calls itself {found.name}@{found.version}")
     return found
@@ -238,7 +238,7 @@ def _check_file(path: Path, expected: Hashes) -> None:
         raise BundleCorrupt(f"{path}: sha256 {digest} instead of {expected.sha256}")
 
 
-def _natural(version: str) -> tuple[str | int, ...]:
+def natural(version: str) -> tuple[str | int, ...]:
     """A sort key that takes runs of digits as numbers: 1.9 before 1.10."""
     return tuple(
         int(part) if part.isascii() and part.isdecimal() else part for part in re.split(r"([0-9]+)", version)

@@ -71,7 +71,7 @@ class ServedModel:
 
 
 def read_bundles(roots: Sequence[Path]) -> list[Bundle]:
-    """Read and verify every bundle under the roots, by name and version; the first root wins.
+    """Read and verify every bundle under the roots, by name, then by version: 2 before 10; the first root wins.
 
     Raises:
         StartupError: roots that are no folders, bundles that are broken, all of them; or there is no bundle at all.
@@ -84,10 +84,11 @@ def read_bundles(roots: Sequence[Path]) -> list[Bundle]:
     ]
     attempts.check()
     folders = [folder for root in roots for folder in bundle.discover(root)]
-    wanted = dict.fromkeys((folder.parent.name, folder.name) for folder in folders)
+    wanted = {(folder.parent.name, folder.name) for folder in folders}
     if not wanted:
         raise StartupError(f"there is no bundle in {', '.join(map(str, roots)) or 'no folder at all'}")
-    found = [attempts.of(partial(bundle.find, name, version, roots)) for name, version in sorted(wanted)]
+    ordered = sorted(wanted, key=lambda each: (each[0], bundle.natural(each[1]), each[1]))
+    found = [attempts.of(partial(bundle.find, name, version, roots)) for name, version in ordered]
     attempts.check()
     return [each for each in found if each is not None]
 
@@ -154,7 +155,7 @@ class Registry:
         try:
             found = read_bundles(roots)
             models = {each.reference: each for each in map(opened, found)}
-            newest = {name: bundle.find(name, None, roots).version for name in {each.name for each in found}}
+            newest = {each.name: each.version for each in found}  # the last of a name
             lineup = Lineup(models, newest, default)
             lineup.find(default)
         except BaseException as error:

@@ -74,6 +74,21 @@ def test_a_failure_changes_nothing(root: Path) -> None:
     assert registry.default.reference == "tiny@2"
 
 
+def test_a_version_that_comes_while_others_load_waits_for_the_next_time(root: Path) -> None:
+    """Or a name would mean a model that nobody serves."""
+
+    def installs(found: Bundle) -> ServedModel:
+        if not (root / "tiny" / "3").exists():
+            tiny_model.write(root, version="3")
+        return opened(found)
+
+    registry = Registry()
+    registry.load([root], "tiny", installs)
+    assert registry.get("tiny").reference == "tiny@2"
+    registry.load([root], "tiny", opened)
+    assert registry.get("tiny").reference == "tiny@3"
+
+
 @pytest.mark.parametrize("mode", ["fused", "pipelined"])
 def test_a_model_that_does_not_start_leaves_no_thread_of_the_others(
     mode: str, root: Path, monkeypatch: pytest.MonkeyPatch
