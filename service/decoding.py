@@ -18,8 +18,8 @@ MAX_NAME = 64
 """Longest name that is looked at."""
 NET = "net"
 """Name of the decoder of a net that answers keypoints by itself, without heatmaps."""
-FAR_PX = 1e9
-"""No keypoint lies so far from the frame's corner; a box laid around such points could be no crop."""
+FAR_PX = 1e6
+"""No keypoint lies so far from the frame's corner; the map to a crop of a box much larger than this has no inverse."""
 
 
 @dataclass(frozen=True, slots=True)

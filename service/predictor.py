@@ -22,6 +22,7 @@ from itertools import islice
 import numpy as np
 
 from model_zoo import geometry
+from model_zoo.errors import HeatmapError
 from model_zoo.manifest import BundleManifest
 from model_zoo.scores import of_rules
 from model_zoo.skeletons import Skeleton
@@ -423,22 +424,22 @@ class Stages:
 
     def _read(self, chunk: Sequence[_Look], answer: Answer, maps: Floats) -> None:
         if isinstance(answer, Answers):
-            least = [look.seen.job.min_presence for look in chunk]
-            said = heads.read(self._further, answer.more, maps, least)
-            for look, each in zip(chunk, said, strict=True):
-                look.heads = each
+            self._hear(chunk, answer.more, maps)
             answer = answer.main
         by_decoder: dict[str, list[int]] = {}
         for row, look in enumerate(chunk):
             by_decoder.setdefault(look.seen.job.decoder.name, []).append(row)
-        for rows in by_decoder.values():
+        parts = list(by_decoder.values())
+        for rows in parts:
             decoder = chunk[rows[0]].seen.job.decoder
             picked = slice(None) if len(rows) == len(chunk) else rows  # the usual case needs no copy
             try:
                 points, scores = decoding.read(decoder, self._manifest, answer[picked], maps[picked])
             except Exception as error:  # it may be anybody's plug-in
-                for row in rows:
-                    chunk[row].seen.error = error
+                if len(rows) > 1:  # one of them may be at fault
+                    parts += [[row] for row in rows]
+                else:
+                    chunk[rows[0]].seen.error = error
                 continue
             rounded = _rounded(points, scores)
             means = rounded[1].mean(axis=1).round(4).tolist()
@@ -454,6 +455,20 @@ class Stages:
                     look.seen.error = error
             if look.seen.job.heatmaps and look.seen.error is None:
                 look.heatmaps = decoding.in_frame(self._manifest, answer[row], maps[row])
+
+    def _hear(self, chunk: Sequence[_Look], more: Sequence[Floats], maps: Floats) -> None:
+        """Fill in what the net says beside keypoints; numbers that are none are the error of their frame alone."""
+        try:
+            said = heads.read(self._further, more, maps, [look.seen.job.min_presence for look in chunk])
+        except HeatmapError as error:
+            if len(chunk) == 1:
+                chunk[0].seen.error = error
+                return
+            for row, look in enumerate(chunk):
+                self._hear([look], [each[[row]] for each in more], maps[[row]])
+        else:
+            for look, each in zip(chunk, said, strict=True):
+                look.heads = each
 
     def _compare(self, heatmaps: Floats, maps: Floats) -> tuple[Reading, ...]:
         """What every decoder finds in one crop."""

@@ -32,6 +32,10 @@ from service.errors import InvalidRequest
 from service.heads import checked, read
 from service.pb.reppose.v1 import pose_pb2, pose_pb2_grpc
 from service.rest import schemas, stream_schemas
+from service.runner import Runner
+from service.server import build_core
+from service.settings import BatchSettings, ModelSettings, Settings
+from service.types import Frame, Options
 from tests import tiny_heads, tiny_model
 from tests.service import serving
 from tests.service.conftest import Scene
@@ -257,6 +261,38 @@ def test_numbers_that_are_none_are_an_error_of_the_net():
     for bad in (np.nan, np.inf):
         with pytest.raises(HeatmapError, match="'keep'"):
             read(wanted, [np.array([0.5, bad]), *more[1:]], maps, [0.5, 0.5])
+
+
+def test_a_frame_of_which_the_net_says_no_numbers_fails_alone(
+    heads_root: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Runner.run
+
+    def mostly(self: Runner, crops: np.ndarray) -> heads.Answers:
+        answer = run(self, crops)
+        presence = answer.more[0].copy()
+        presence[crops.max(axis=(1, 2, 3)) == 0] = np.nan
+        return heads.Answers(answer.main, (presence, *answer.more[1:]))
+
+    monkeypatch.setattr(Runner, "run", mostly)
+    black = cv2.imencode(".png", np.zeros((120, 160, 3), np.uint8))[1].tobytes()
+
+    async def ask() -> list[Any]:
+        settings = Settings(
+            models=ModelSettings(roots=(heads_root,), default=tiny_heads.NAME),
+            batch=BatchSettings(workers=1, pin="off"),
+        )
+        core = build_core(settings)
+        await core.load(settings)
+        try:
+            asked = [core.predictor.predict(Frame(data), Options()) for data in (scene.png, black, scene.png)]
+            return await asyncio.gather(*asked, return_exceptions=True)
+        finally:
+            assert await core.stop(30)
+
+    first, second, third = asyncio.run(ask())
+    assert isinstance(second, HeatmapError)
+    assert first.poses[0].heads.presence == third.poses[0].heads.presence > 0
 
 
 @pytest.mark.parametrize("value", [None, 0, 0.25, 1])

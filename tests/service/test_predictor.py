@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -243,6 +244,39 @@ def test_a_decoder_that_answers_nonsense_harms_only_those_who_asked_for_it(
         assert status.status_of(error) is status.INTERNAL
         assert "nonsense" in str(error)
     for answer in (first, third, fifth):
+        assert_same_pose(answer.poses[0], scene.joints, atol=2 * CELL_PX)
+
+
+def far_away(heatmaps: np.ndarray, codec: object) -> tuple[np.ndarray, np.ndarray]:
+    """Every joint, and quite surely, where no crop can be cut."""
+    points = np.zeros((*heatmaps.shape[:2], 2))
+    points[:, ::2] = 1e8
+    return points, np.ones(heatmaps.shape[:2])
+
+
+@pytest.mark.parametrize("nonsense", [not_finite, infinite_scores, far_away])
+def test_what_cannot_be_read_in_one_frame_harms_no_other_of_the_same_decoder(
+    nonsense: Callable[..., Any], tiny_bundle_root: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = codecs.decoder("dark")
+
+    def mostly(heatmaps: np.ndarray, codec: Any) -> tuple[np.ndarray, np.ndarray]:
+        points, scores = known(heatmaps, codec)
+        empty = heatmaps.max(axis=(1, 2, 3)) < 0.5
+        if empty.any():
+            points[empty], scores[empty] = nonsense(heatmaps[empty], codec)
+        return points, scores
+
+    monkeypatch.setattr(codecs, "decoder", lambda name: mostly)
+    black = cv2.imencode(".png", np.zeros((120, 160, 3), np.uint8))[1].tobytes()
+
+    async def test(core: Core) -> list[Any]:
+        ask = [core.predictor.predict(Frame(data), Options()) for data in (scene.png, black, scene.png)]
+        return await asyncio.gather(*ask, return_exceptions=True)
+
+    first, second, third = with_core(tiny_bundle_root, test)
+    assert isinstance(second, HeatmapError)
+    for answer in (first, third):
         assert_same_pose(answer.poses[0], scene.joints, atol=2 * CELL_PX)
 
 
