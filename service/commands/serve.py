@@ -34,7 +34,8 @@ environment or a TOML file changes, as `reppose-serve config` tells:
 def help_text() -> str:
     """What `serve --help` says: how to, and all settings."""
     return _HELP + "\n".join(
-        f"    {name}={shown(default)}\n        {meaning}" for name, meaning, default in names()
+        f"    {name}{'' if default is None else f'={shown(default)}'}\n        {meaning}"
+        for name, meaning, default in names()
     )
 
 

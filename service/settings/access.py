@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, PositiveFloat, SecretStr, field_validator, model_validator
 
-from service.settings.group import Group, split_commas
+from service.settings.group import Group, NamedPath, split_commas
 
 _TOKEN = re.compile(r"[!-~]{16,}")
 Algorithm = Literal[
@@ -38,9 +37,9 @@ class AdminSettings(Group):
 class AuthSettings(Group):
     """Who may ask. Without a file of keys and a file of token keys everybody may, except for what `admin` guards."""
 
-    key_file: Path | None = None
+    key_file: NamedPath | None = None
     """File of API keys, as `reppose-serve key` writes it; read again when it changes and on SIGHUP."""
-    jwks_file: Path | None = None
+    jwks_file: NamedPath | None = None
     """File of the public keys (a JSON Web Key Set) that sign the tokens of your identity provider; read again like the
     other. Needs the extra `auth`."""
     jwt_issuer: str = ""

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 FILE_SUFFIX = "_file"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
+def _not_empty(value: object) -> object:
+    if value == "":  # which would be the working directory
+        raise ValueError("an empty path; leave the setting out for none")
+    return value
+
+
+NamedPath = Annotated[Path, BeforeValidator(_not_empty)]
+
+
 class Group(BaseModel):
     """Some settings that belong together: unknown names are refused, and every field has its meaning below it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     @classmethod
     def secrets(cls) -> list[str]:

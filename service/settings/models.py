@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from model_zoo import bundle
-from service.settings.group import Group
+from service.settings.group import Group, NamedPath
 
 
 class ModelSettings(Group):
     """Which models are served."""
 
-    roots: tuple[Path, ...] = (bundle.BUILTIN,)
+    roots: tuple[NamedPath, ...] = (bundle.BUILTIN,)
     """Folders of bundles, separated by colons like PATH; every bundle in them is loaded."""
     default: str = "body19-small"
     """Model of a request that names none: `name` for its latest version, or `name@version`."""

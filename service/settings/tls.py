@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import PositiveFloat, model_validator
 
-from service.settings.group import Group
+from service.settings.group import Group, NamedPath
 
 
 class TlsSettings(Group):
     """Encryption of both listeners, TLS 1.2 or newer; without a certificate they are plain."""
 
-    certificate: Path | None = None
+    certificate: NamedPath | None = None
     """PEM file of the service's certificate, followed by those of the authorities between it and the root. Read again,
     with the other files, when one of them changes and on SIGHUP; connections that are open live on."""
-    key: Path | None = None
+    key: NamedPath | None = None
     """PEM file of the certificate's private key, without a password."""
     client_certificates: Literal["off", "optional", "required"] = "off"
     """Whether clients must show a certificate; optional: who shows one over HTTP must show a good one, and gRPC, which
     knows no such thing, asks for none."""
-    client_ca: Path | None = None
+    client_ca: NamedPath | None = None
     """PEM file of the authorities whose clients are let in."""
-    probe_certificate: Path | None = None
+    probe_certificate: NamedPath | None = None
     """PEM file of the certificate, and its key, that the container's health check shows where clients must show one."""
     reread_s: PositiveFloat = 2.0
     """How often to look whether the files have changed."""
