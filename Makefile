@@ -53,8 +53,9 @@ metrics: $(VENV)/.installed-dev  ## Write what every series of the metrics means
 requirements: $(VENV)/.installed-dev  ## Pin what the images install: docker/requirements.txt
 	$(BIN)/python docker/pin.py > docker/requirements.txt.new && mv docker/requirements.txt.new docker/requirements.txt
 
-benchmarks: $(VENV)/.installed-dev  ## Measure the body models on DATA, beside mediapipe where PEER is a Python that has it
+benchmarks: $(VENV)/.installed-dev  ## Measure the models of bodies and hands on DATA, beside mediapipe where PEER is a Python that has it
 	$(BIN)/reppose-train benchmarks --data $(DATA) $(if $(PEER),--peer $(PEER)) --out docs/benchmarks.md
+	$(BIN)/reppose-train benchmarks --family hand --data $(DATA) $(if $(PEER),--peer $(PEER)) --out docs/benchmarks-hand.md
 
 secrets:  ## Write random secrets for docker-compose.yml: docker/secrets
 	$(PYTHON) docker/make_secrets.py

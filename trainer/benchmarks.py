@@ -1,11 +1,9 @@
 """Accuracy against latency, on the same people and in one run: our bundles, and other people's nets where they are.
 
 Crops are those of `evaluate`: the labelled box with the net's own context, no second look, no flipping. Latency is
-processor time of one crop on one thread, in turns with the reference within one run, as a ratio to it: net and decoder
-of ours, the whole call of a peer.
-
-People whose shoulders are above their hips within 45 degrees are upright, as labelled; those without a labelled trunk
-are neither.
+processor time of one crop on one thread, in turns with the reference within one run, as a ratio to it: all that the
+service asks of a graph of ours, the whole call of a peer. What is measured of bodies and of hands `benchmark_families`
+says.
 """
 
 from __future__ import annotations
@@ -28,17 +26,14 @@ from numpy.typing import NDArray
 from model_zoo import geometry, skeletons
 from model_zoo.bundle import Bundle
 from model_zoo.skeletons import Skeleton
-from trainer import evaluate, metrics, peers
+from trainer import evaluate
+from trainer.benchmark_families import Family
 from trainer.data import people as reading
 from trainer.data.people import Person
 from trainer.errors import DataError
 from trainer.export import OnnxNet
+from trainer.metrics import Score
 
-SETS = (Path("body/lsp_test.json"), Path("body/lspet_val.json"), Path("body/coco17_test.json"))
-"""Where the figures of the report come from."""
-PEER_SIZE, PEER_PADDING = (384, 288), 1.25
-"""Crops that a peer is shown."""
-PEER = Path(peers.__file__).parent / "mediapipe_pose.py"
 TURNS, CALLS = 30, 5
 """How often each net is timed, and calls of each turn."""
 
@@ -64,12 +59,15 @@ class Entrant:
     figures: dict[str, float] = field(default_factory=dict)
     joints: dict[str, dict[str, float]] = field(default_factory=dict)
     """By set, the PCK of each joint."""
+    further: Callable[[list[Person]], list[Score]] = lambda people: []
+    """Figures of what it says beside keypoints."""
     ratio: float = float("nan")
 
 
 def entrant(bundle: Bundle, precision: str) -> Entrant:
     """A graph of a bundle, with its own decoder."""
     manifest = bundle.manifest
+    skeleton = skeletons.skeleton(manifest.skeleton)
     net = OnnxNet(bundle.model_path if precision == "fp32" else bundle.int8_path)
     decoder = None if manifest.heatmaps is None else manifest.codec.decoder
     stride = None if decoder is None else manifest.heatmaps.stride
@@ -80,19 +78,23 @@ def entrant(bundle: Bundle, precision: str) -> Entrant:
     def predict(people: list[Person]) -> tuple[Floats, Floats]:
         return evaluate.predict(net, *crops(people), manifest.codec, decoder, stride)
 
-    call = net if manifest.keypoints_output is None else net.keypoints
+    def further(people: list[Person]) -> list[Score]:
+        found = evaluate.further_scores(net, people, *crops(people), manifest.outputs, skeleton)
+        return [each for each in found if each.better == "more"]
+
     shown: list[Crops] = []
 
     def timed(people: list[Person], calls: int) -> float:
         shown[:] = shown or [crops(people[:1])[0]]
         began = time.process_time()
         for _ in range(calls):
-            call(shown[0])
+            net.served(shown[0])
         return (time.process_time() - began) / calls * 1e3
 
     name = f"{bundle.name}@{bundle.version} {precision}"
     size = f"{manifest.macs / 1e6:.0f} / {manifest.parameters / 1e6:.2f}"
-    return Entrant(name, manifest.licence.partition(":")[0], manifest.keypoints, predict, timed, size)
+    terms = manifest.licence.partition(":")[0]
+    return Entrant(name, terms, manifest.keypoints, predict, timed, size, further=further)
 
 
 class Peer:
@@ -100,13 +102,14 @@ class Peer:
 
     Args:
         python: of the environment that has the net.
-        program: to run.
+        family: whose peer it is; its `peer` is run.
 
     Raises:
         DataError: it cannot be started there.
     """
 
-    def __init__(self, python: Path, program: Path = PEER) -> None:
+    def __init__(self, python: Path, family: Family) -> None:
+        self._family, program = family, family.peer
         try:
             self._process = subprocess.Popen(
                 [python, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -139,9 +142,12 @@ class Peer:
             raise DataError(f"{self.entrant.name} ended without an answer")
         return json.loads(answer)
 
+    def _cut(self, people: list[Person]) -> tuple[Crops, Floats]:
+        return evaluate.crops(people, self._family.peer_size, self._family.peer_padding)
+
     def _crops(self, people: list[Person]) -> tuple[Path, Floats]:
         path = Path(self._scratch.name) / "crops.npy"
-        images, matrices = evaluate.crops(people, PEER_SIZE, PEER_PADDING)
+        images, matrices = self._cut(people)
         np.save(path, images)
         return path, matrices
 
@@ -156,35 +162,41 @@ class Peer:
     def _timed(self, people: list[Person], calls: int) -> float:
         path = Path(self._scratch.name) / "one.npy"
         if not path.exists():
-            np.save(path, evaluate.crops(people[:1], PEER_SIZE, PEER_PADDING)[0])
+            np.save(path, self._cut(people[:1])[0])
         return self._ask({"time": str(path), "calls": calls})["ms"]
 
 
 def measure(
-    entrants: Sequence[Entrant], sets: dict[str, list[Person]], say: Callable[[str], None] = lambda text: None
+    entrants: Sequence[Entrant],
+    sets: dict[str, list[Person]],
+    family: Family,
+    reference: Entrant,
+    say: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Fill in the figures, joints and ratios of all; the first is the reference.
+    """Fill in the figures, joints and ratios of all.
 
     Args:
         entrants: to compare.
         sets: people by name of their set, as `people_of` reads them.
+        family: of the entrants.
+        reference: that latency is relative to; of any family.
         say: is told what happens next.
     """
-    skeleton = skeletons.BODY19
     for each in entrants:
         for name, people in sets.items():
             say(f"{each.name} on {name}")
-            _figures(each, name, people, *_in_order(skeleton, each, people))
+            _figures(each, name, people, family)
     everybody = next(iter(sets.values()))
     say("latency, in turns")
-    turns = [[each.timed(everybody, CALLS) for each in entrants] for _ in range(TURNS + 1)][1:]
-    for index, each in enumerate(entrants):
+    timed = [reference, *(each for each in entrants if each is not reference)]
+    turns = [[one.timed(everybody, CALLS) for one in timed] for _ in range(TURNS + 1)][1:]
+    for index, each in enumerate(timed):
         each.ratio = statistics.median(turn[index] / turn[0] for turn in turns)
 
 
-def people_of(data: Path, sets: Sequence[Path] = SETS) -> dict[str, list[Person]]:
+def people_of(data: Path, sets: Sequence[Path], skeleton: Skeleton) -> dict[str, list[Person]]:
     """Everybody of the sets, by name; DataError where one cannot be read."""
-    return {path.stem: reading.read(data / path, skeletons.BODY19) for path in sets}
+    return {path.stem: reading.read(data / path, skeleton) for path in sets}
 
 
 def _in_order(skeleton: Skeleton, entrant: Entrant, people: list[Person]) -> tuple[Floats, Floats]:
@@ -198,62 +210,46 @@ def _in_order(skeleton: Skeleton, entrant: Entrant, people: list[Person]) -> tup
     return ordered
 
 
-def _figures(entrant: Entrant, name: str, people: list[Person], points: Floats, scores: Floats) -> None:
-    skeleton = skeletons.BODY19
-    score = metrics.pck(people, points, skeleton)
-    entrant.figures[f"{name} PCK"] = score.value
-    entrant.joints[name] = score.per_keypoint
-    if any(person.visible[skeleton.index("nose")] for person in people):
-        entrant.figures[f"{name} AP"] = metrics.oks_ap(people, points, scores, skeleton).value
-        return
-    standing = np.array([upright(person, skeleton) for person in people], object)
-    for words, wanted in (("upright", True), ("tilted", False)):
-        rows = np.flatnonzero(standing == wanted)
-        some = [people[row] for row in rows]
-        if some:
-            entrant.figures[f"{name} {words}"] = metrics.pck(some, points[rows], skeleton).value
+def _figures(entrant: Entrant, name: str, people: list[Person], family: Family) -> None:
+    if any(person.visible.any() for person in people):
+        points, scores = _in_order(family.skeleton, entrant, people)
+        figures, joints = family.figures(people, points, scores, family.skeleton)
+        entrant.figures |= {f"{name} {figure}": value for figure, value in figures.items()}
+        entrant.joints[name] = joints
+    entrant.figures |= {f"{name} {each.metric}": each.value for each in entrant.further(people)}
 
 
-def upright(person: Person, skeleton: Skeleton) -> bool | None:
-    """Whether the shoulders are above the hips within 45 degrees; None where the trunk is not labelled."""
-    ends = []
-    for part in ("shoulder", "hip"):
-        rows = [skeleton.index(f"{side}_{part}") for side in ("left", "right")]
-        rows = [row for row in rows if person.visible[row]]
-        if not rows:
-            return None
-        ends.append(person.points[rows].mean(axis=0))
-    across, up = ends[0] - ends[1]
-    return bool(-up >= abs(across))
-
-
-def write(entrants: Sequence[Entrant], document: Path, command: str) -> None:
+def write(
+    entrants: Sequence[Entrant], document: Path, command: str, family: Family, reference: Entrant
+) -> None:
     """Write the tables, and beside them the picture of accuracy over latency.
 
     Args:
         entrants: measured.
         document: Markdown file; the picture has its name and ends in .png.
         command: that made it.
+        family: of the entrants.
+        reference: that latency is relative to.
     """
     document.parent.mkdir(parents=True, exist_ok=True)
     picture = document.with_suffix(".png")
-    names = list(entrants[0].figures)
-    _chart(entrants, names, picture)
+    names = list(dict.fromkeys(name for each in entrants for name in each.figures))
+    names.sort(key=lambda name: [*_sets(entrants)].index(name.partition(" ")[0]))
+    _chart(entrants, [name for name in names if name.endswith(family.charted)], picture)
     rows = [
         [
             *(each.name, each.size, f"{each.ratio:.2f}x"),
-            *(f"{each.figures[name]:.1f}" for name in names),
+            *(f"{each.figures[name]:.1f}" if name in each.figures else "" for name in names),
             each.licence,
         ]
         for each in entrants
     ]
     lines = [
-        "# Benchmarks",
+        f"# {family.title}",
         "",
-        "People in the box that was labelled, each net with the context and the decoder that are its own. PCK is",
-        "PCK@0.2 of the torso over the twelve limb joints, AP is OKS-AP; upright are people whose shoulders are above",
-        "their hips within 45 degrees. Latency is processor time on one thread against",
-        f"{entrants[0].name}, in turns within one run. No net of ours learnt from these sets.",
+        *family.about,
+        f"Latency is processor time on one thread against {reference.name}, in turns within one run. No net of ours",
+        "learnt from these sets.",
         "",
         f"Written by `{command}`.",
         "",
@@ -274,16 +270,20 @@ def write(entrants: Sequence[Entrant], document: Path, command: str) -> None:
     document.write_text("\n".join([*lines, ""]), "utf-8")
 
 
+def _sets(entrants: Sequence[Entrant]) -> dict[str, None]:
+    """Names of the sets, in order; figures begin with them."""
+    return dict.fromkeys(name.partition(" ")[0] for each in entrants for name in each.figures)
+
+
 def _table(heads: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(each)} |" for each in (heads, ["---"] * len(heads), *rows)]
 
 
-def _chart(entrants: Sequence[Entrant], names: Sequence[str], path: Path) -> None:
-    shown = [name for name in names if name.endswith((" PCK", " AP"))]
+def _chart(entrants: Sequence[Entrant], shown: Sequence[str], path: Path) -> None:
     figure = Figure(figsize=(4.2 * len(shown), 3.6), layout="constrained")
     for index, name in enumerate(shown):
         axes = figure.add_subplot(1, len(shown), index + 1)
-        for each in entrants:
+        for each in (one for one in entrants if name in one.figures):
             place = each.ratio, each.figures[name]
             axes.scatter(*place, marker="o" if each.ours else "s", color="C0" if each.ours else "C1")
             axes.annotate(each.name, place, xytext=(4, 4), textcoords="offset points", fontsize=6)

@@ -252,13 +252,17 @@ def bench(
 @app.command()
 def benchmarks(
     data: DataRoot = Path("data"),
-    out: Annotated[Path, typer.Option(help="Markdown file; its picture lies beside it.")] = Path(
-        "docs/benchmarks.md"
-    ),
+    family: Annotated[Literal["body", "hand"], typer.Option(help="Of what the models are.")] = "body",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Markdown file; its picture lies beside it. Default docs/benchmarks.md, or docs/benchmarks-hand.md."
+        ),
+    ] = None,
     bundles: Bundles = None,
-    reference: Annotated[str, typer.Option(help="Bundle whose fp32 graph latency is relative to.")] = (
-        "body19-small"
-    ),
+    reference: Annotated[
+        str, typer.Option(help="Bundle whose fp32 graph latency is relative to, of any family.")
+    ] = "body19-small",
     peer: Annotated[
         Path | None,
         typer.Option(help="Python of an environment with mediapipe, to measure that net as well."),
@@ -268,34 +272,45 @@ def benchmarks(
         typer.Option(help="COCO-keypoints JSON, instead of the test sets; repeat for more."),
     ] = None,
 ) -> None:
-    """Write accuracy against latency of all body models, and of a peer, measured in one run.
+    """Write accuracy against latency of all models of bodies or hands, and of a peer, measured in one run.
 
-    Example: reppose-train benchmarks --data ../data
+    Examples:
+
+        reppose-train benchmarks --data ../data
+        reppose-train benchmarks --family hand --data ../data
     """
     from contextlib import ExitStack
 
     from model_zoo import bundle
     from trainer import benchmarks as comparing
+    from trainer.benchmark_families import FAMILIES
 
+    chosen = FAMILIES[family]
     found = [
         bundle.read(each) for root in (*(bundles or ()), bundle.BUILTIN) for each in bundle.discover(root)
     ]
-    of_bodies = [each for each in found if each.manifest.skeleton == "body19"]
-    of_bodies.sort(key=lambda each: (each.name != reference, each.name))
+    of_family = [each for each in found if each.manifest.skeleton == chosen.skeleton.name]
+    of_family.sort(key=lambda each: (each.name != reference, each.name))
+    compared = bundle.find(reference, roots=(*(bundles or ()), bundle.BUILTIN))
     with ExitStack() as stack:
         entrants = [
             comparing.entrant(each, precision)
-            for each in of_bodies
+            for each in of_family
             for precision in ("fp32", "int8")
             if precision == "fp32" or each.int8_path is not None
         ]
+        name = f"{compared.name}@{compared.version} fp32"
+        base = next((each for each in entrants if each.name == name), None)
+        base = base or comparing.entrant(compared, "fp32")
         if peer is not None:
-            entrants.append(stack.enter_context(comparing.Peer(peer)).entrant)
-        sets = comparing.people_of(data, on or comparing.SETS)
-        comparing.measure(entrants, sets, lambda text: typer.echo(text, err=True))
-    words = "".join(f" --on {each}" for each in on or ()) + (" --peer PYTHON" if peer else "")
-    comparing.write(entrants, out, f"reppose-train benchmarks --data DATA{words}")
-    typer.echo(f"wrote {out}")
+            entrants.append(stack.enter_context(comparing.Peer(peer, chosen)).entrant)
+        sets = comparing.people_of(data, on or chosen.sets, chosen.skeleton)
+        comparing.measure(entrants, sets, chosen, base, lambda text: typer.echo(text, err=True))
+    words = "" if family == "body" else f" --family {family}"
+    words += "".join(f" --on {each}" for each in on or ()) + (" --peer PYTHON" if peer else "")
+    document = out or Path("docs/benchmarks.md" if family == "body" else f"docs/benchmarks-{family}.md")
+    comparing.write(entrants, document, f"reppose-train benchmarks --data DATA{words}", chosen, base)
+    typer.echo(f"wrote {document}")
 
 
 @app.command()
