@@ -14,8 +14,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("redis", "tracing")
-"""What the image has beside the default install: replicas share sessions, and are watched together."""
+EXTRAS = ("redis", "tracing", "auth")
+"""What the image has beside the default install: replicas share sessions, are watched together, and believe tokens."""
 PYTHON = "3.11.0"
 """The oldest release of the image's Python; the newest needs nothing more."""
 LEAVES = {"async-timeout"}

@@ -7,7 +7,6 @@ says why. Every handshake gets what is there when it begins, so that connections
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 import os
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import grpc
 
+from service.changes import Watched
 from service.errors import StartupError
 from service.logs import facts, log
 
@@ -45,6 +45,11 @@ class Paths:
     """PEM: the authorities of clients; None asks clients for nothing."""
     client_required: bool = False
     """Whether a client without a certificate is refused."""
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """Those that there are."""
+        return tuple(path for path in (self.certificate, self.key, self.client_ca) if path is not None)
 
 
 @dataclass(frozen=True)
@@ -115,11 +120,10 @@ class Certificates:
     """
 
     def __init__(self, paths: Paths, every_s: float = 2.0) -> None:
-        self._paths, self._every_s = paths, every_s
+        self._paths = paths
         self._heard: Callable[[str], None] = lambda outcome: None
-        self._seen = self._look()
+        self._watched = Watched(paths.all, self.reread, every_s)
         self._identity = read(paths)
-        self._watcher: asyncio.Task[None] | None = None
         self.context = self._identity.context
         """For the HTTP listener: good for ever, as it passes every handshake on to what was read last."""
         self.context.sni_callback = self._pass_on
@@ -137,17 +141,15 @@ class Certificates:
 
     def start(self) -> None:
         """Begin to look whether the files change."""
-        self._watcher = asyncio.create_task(self._watch())
+        self._watched.start()
 
     async def stop(self) -> None:
         """Look no more."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.gather(self._watcher, return_exceptions=True)
+        await self._watched.stop()
 
     def reread(self) -> None:
         """Read the files again, changed or not; where they are broken all stays as it was, and the log says why."""
-        self._seen = self._look()
+        self._watched.seen()
         try:
             self._identity = read(self._paths)
         except BadCertificate as error:
@@ -167,24 +169,6 @@ class Certificates:
             lambda: _for_grpc(self._identity),
             require_client_authentication=self._paths.client_required,
         )
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(self._every_s)
-            if self._look() != self._seen:
-                self.reread()
-
-    def _look(self) -> list[tuple[int, ...] | None]:
-        """What tells the files from what they were before. Orchestrators turn links to other folders, so that it is the
-        file behind the path that counts."""
-        seen: list[tuple[int, ...] | None] = []
-        for path in (self._paths.certificate, self._paths.key, self._paths.client_ca):
-            try:
-                found = None if path is None else os.stat(path)
-            except OSError:
-                found = None
-            seen.append(found and (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns))
-        return seen
 
 
 def _for_grpc(identity: Identity) -> grpc.ServerCertificateConfiguration:

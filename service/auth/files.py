@@ -1,18 +1,15 @@
 """The files of credentials: read at the start, and again when they change, without a restart.
 
-Orchestrators mount secrets as links that are turned to another folder, editors write a new file in the place of the old
-one; so it is the file behind the path that is looked at, not the path. A file that has become broken changes nothing:
-what was read before goes on, and the log says why.
+A file that has become broken changes nothing: what was read before goes on, and the log says why.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from service.auth.guard import Guard, Verifier
+from service.changes import Watched
 from service.errors import BadCredentialFile
 from service.logs import facts, log
 
@@ -45,27 +42,23 @@ class Files:
         reread: Callable[[str], None] = lambda outcome: None,
     ) -> None:
         self._guard, self._readers, self._others = guard, dict(readers), others
-        self._every_s, self._reread = every_s, reread
-        self._seen = self._look()
-        self._watcher: asyncio.Task[None] | None = None
+        self._reread = reread
+        self._watched = Watched(tuple(self._readers), self.reread, every_s)
         guard.replace(self._read())
 
     def start(self) -> None:
         """Begin to look whether the files change."""
-        if self._readers:
-            self._watcher = asyncio.create_task(self._watch())
+        self._watched.start()
 
     async def stop(self) -> None:
         """Look no more."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.gather(self._watcher, return_exceptions=True)
+        await self._watched.stop()
 
     def reread(self) -> None:
         """Read the files again, changed or not; where one is broken all stays as it was, and the log says why."""
         if not self._readers:
             return
-        self._seen = self._look()
+        self._watched.seen()
         try:
             verifiers = self._read()
         except BadCredentialFile as error:
@@ -75,24 +68,6 @@ class Files:
             self._guard.replace(verifiers)
             log.info("credentials read", extra=facts(files=[str(path) for path in self._readers]))
             self._reread("ok")
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(self._every_s)
-            if self._look() != self._seen:
-                self.reread()
-
-    def _look(self) -> list[tuple[int, ...] | None]:
-        """What tells a file from what it was before."""
-        seen: list[tuple[int, ...] | None] = []
-        for path in self._readers:
-            try:
-                found = os.stat(path)
-            except OSError:
-                seen.append(None)
-            else:
-                seen.append((found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns))
-        return seen
 
     def _read(self) -> list[Verifier]:
         verifiers = list(self._others)
