@@ -117,10 +117,12 @@ def test_the_command_reads_its_key(
     assert refused.returncode == 1
     assert "Authorization" in refused.stderr
     (tmp_path / "key").write_text(keys["good"] + "\n")
-    assert command(*asked, "--key-file", tmp_path / "key").returncode == 0
+    let_in = command(*asked, "--key-file", tmp_path / "key")
+    assert let_in.returncode == 0, let_in.stderr
     assert len((tmp_path / "points.jsonl").read_text().splitlines()) == 3
     monkeypatch.setenv("REPPOSE_CLIENT_KEY", keys["good"])
-    assert command(*asked).returncode == 0
+    let_in = command(*asked)
+    assert let_in.returncode == 0, let_in.stderr
     (tmp_path / "key").write_bytes(b"\xff")
     wrong = command(*asked, "--key-file", tmp_path / "key")
     assert (wrong.returncode, "holds no key" in wrong.stderr) == (1, True)
