@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from service.errors import RateLimited
 
 MOST_ACCOUNTS = 65_536
-"""Clients whose buckets are kept; the one that has asked for nothing the longest makes room, and begins anew."""
+"""Clients whose buckets are kept; of those without an open stream the one that has asked for nothing the longest makes
+room, and begins anew."""
 
 
 class Bucket:
@@ -92,6 +93,13 @@ class Limits:
 NO_LIMITS = Limits()
 
 
+@dataclass(slots=True)
+class _Streams:
+    """Of one client, whatever its limits were when they began."""
+
+    open: int = 0
+
+
 class Account:
     """What one client has asked for lately.
 
@@ -99,6 +107,7 @@ class Account:
         limits: what it may ask for.
         refused: told the reason of every refusal.
         clock: seconds, such as `time.monotonic`.
+        before: the same client's account under other limits, whose streams are open still.
     """
 
     def __init__(
@@ -106,6 +115,7 @@ class Account:
         limits: Limits,
         refused: Callable[[str], None] = lambda reason: None,
         clock: Callable[[], float] = time.monotonic,
+        before: Account | None = None,
     ) -> None:
         self.limits = limits
         self._refused = refused
@@ -117,7 +127,7 @@ class Account:
             self._pixels = Bucket(
                 limits.pixels_per_s, max(1.0, limits.pixels_burst or limits.pixels_per_s), clock
             )
-        self._streams = 0
+        self._streams = _Streams() if before is None else before._streams
 
     def frame(self) -> None:
         """A request, or a frame of a live stream. Raises RateLimited."""
@@ -145,15 +155,20 @@ class Account:
         """Whether pixels have a limit."""
         return self._pixels is not None
 
+    @property
+    def open_streams(self) -> int:
+        """How many streams have begun and not ended."""
+        return self._streams.open
+
     def open_stream(self) -> None:
         """A stream begins; whoever calls this must call `close_stream`. Raises RateLimited."""
-        if 0 < self.limits.streams <= self._streams:
+        if 0 < self.limits.streams <= self._streams.open:
             self._refuse(1.0, "streams", "open streams")
-        self._streams += 1
+        self._streams.open += 1
 
     def close_stream(self) -> None:
         """A stream has ended."""
-        self._streams -= 1
+        self._streams.open -= 1
 
     def _refuse(self, wait_s: float, reason: str, what: str) -> None:
         if wait_s > 0:
@@ -179,11 +194,20 @@ class Accounts:
         return len(self._kept)
 
     def of(self, owner: str, limits: Limits) -> Account:
-        """The account of one client. It begins anew where its limits have changed."""
+        """The account of one client. With other limits it begins anew, but for the streams that are open."""
         account = self._kept.get(owner)
+        if account is None:
+            self._make_room()
         if account is None or account.limits != limits:
-            account = self._kept[owner] = Account(limits, self._refused, self._clock)
-            while len(self._kept) > self._capacity:
-                self._kept.popitem(last=False)
+            account = self._kept[owner] = Account(limits, self._refused, self._clock, account)
         self._kept.move_to_end(owner)
         return account
+
+    def _make_room(self) -> None:
+        """For one more."""
+        for _ in range(len(self._kept)):
+            if len(self._kept) < self._capacity:
+                return
+            owner, longest = self._kept.popitem(last=False)
+            if longest.open_streams:
+                self._kept[owner] = longest

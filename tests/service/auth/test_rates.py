@@ -157,3 +157,25 @@ def test_accounts_are_bounded_and_begin_anew_with_other_limits() -> None:
     assert accounts.of("a", limits) is first
     assert accounts.of("a", Limits(frames_per_s=2)) is not first
     assert len(accounts) == 2
+
+
+def test_streams_count_on_under_other_limits_and_however_many_others_come() -> None:
+    accounts = Accounts(capacity=2)
+    before = accounts.of("a", Limits(streams=2))
+    before.open_stream()
+    for stranger in "bcde":
+        accounts.of(stranger, Limits(streams=2))
+    assert len(accounts) == 2
+    after = accounts.of("a", Limits(streams=1))
+    with pytest.raises(RateLimited, match="open streams"):
+        after.open_stream()
+    before.close_stream()
+    after.open_stream()
+    assert after.open_streams == 1
+
+
+def test_there_is_an_end_to_those_who_make_no_room() -> None:
+    accounts = Accounts(capacity=2)
+    for owner in "abcd":
+        accounts.of(owner, Limits(streams=1)).open_stream()
+    assert len(accounts) == 4, "their streams are bounded elsewhere"
