@@ -285,6 +285,41 @@ def tls_session(
         return encrypted.session
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_no_session_of_grpc_outlives_the_authority_of_its_client(
+    version: ssl.TLSVersion, estate: Estate, tiny_bundle_root: Path
+) -> None:
+    with serving.running(tiny_bundle_root, **asking(estate, "required")) as service:
+        context = trusting(estate.ours, estate.ours.issue("member"), estate.folder)
+        context.maximum_version = version
+        context.set_alpn_protocols(["h2"])
+        session = http2_session(service, context)
+        http2_session(service, context, session)
+        (estate.folder / "ca.crt").write_bytes(estate.stranger.pem)
+        service.wait_for("certificates read")
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            http2_session(service, context, session)
+
+
+def http2_session(
+    service: serving.Service, context: ssl.SSLContext, session: ssl.SSLSession | None = None
+) -> ssl.SSLSession | None:
+    """That of a connection over which the two have greeted each other."""
+    address = "127.0.0.1", service.wait_for("listening")["grpc_port"]
+    with (
+        socket.create_connection(address, WAIT_S) as plain,
+        context.wrap_socket(plain, server_hostname="localhost", session=session) as encrypted,
+    ):
+        encrypted.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
+        acknowledged = b"\x04\x01" + bytes(4)  # our settings: the server has let us in
+        received = b""
+        while acknowledged not in received:
+            if not (more := encrypted.recv(4096)):
+                raise ConnectionResetError
+            received += more
+        return encrypted.session
+
+
 @pytest.mark.parametrize("how", ["plain", "encrypted", "with a certificate"])
 def test_the_health_probe_finds_the_service_ready(how: str, estate: Estate, tiny_bundle_root: Path) -> None:
     environment = {"plain": {}, "encrypted": estate.environment}.get(how, asking(estate, "required"))
