@@ -33,9 +33,11 @@ def pack(found: Bundle, target: Path) -> Path:
 
     Raises:
         BundleExists: there is such a file already.
-        BundleCorrupt: the bundle changed under our eyes.
+        ManifestError, BundleCorrupt: the bundle changed since it was read.
     """
     contents = _contents(found)
+    if bundle.check(contents, str(found.folder)) != found.manifest:
+        raise BundleCorrupt(f"{found.folder}: another bundle has taken its place")
     if target.exists():
         raise BundleExists(f"{target} exists already")
     fresh = target.with_name(f".{target.name}.{os.getpid()}")

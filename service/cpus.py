@@ -14,6 +14,23 @@ def affinity() -> tuple[int, ...]:
     return tuple(sorted(os.sched_getaffinity(0)))
 
 
+def tied(workers: int, pin: str) -> tuple[int, ...]:
+    """One processor for each worker, or none.
+
+    Not tied, the kernel often puts two Python workers on one processor. But where the process may use more
+    processors than it has workers for, as in a container with a quota on a large machine, all such processes
+    would choose the same.
+
+    Args:
+        workers: how many there are.
+        pin: `on`, `off`, or `auto` for where there are as many of the one as of the other.
+    """
+    mine = affinity()
+    if pin == "off" or (pin == "auto" and workers != len(mine)) or workers > len(mine):
+        return ()
+    return mine[:workers]
+
+
 def quota(cgroup: Path = CGROUP) -> float | None:
     """Processors' worth of time that the cgroup (v2 or v1) grants; None for no limit."""
     try:

@@ -528,16 +528,11 @@ def _open_hub(settings: Settings, core: Core) -> Hub:
 
 
 def _processors(workers: int, pin: str) -> Sequence[int]:
-    """One processor for each worker, or none.
-
-    Not pinned, the kernel often puts two Python workers on one processor. But where the process may use more
-    processors than it has workers for, as in a container with a quota on a large machine, all such processes
-    would choose the same.
-    """
-    mine = cpus.affinity()
-    if pin == "off" or (pin == "auto" and workers != len(mine)):
-        return ()
-    if workers > len(mine):
-        log.warning("more workers than processors: not pinned", extra=facts(workers=workers, cpus=len(mine)))
-        return ()
-    return mine[:workers]
+    """As `cpus.tied`; says so where a wish cannot be granted."""
+    processors = cpus.tied(workers, pin)
+    if pin == "on" and not processors:
+        log.warning(
+            "more workers than processors: not pinned",
+            extra=facts(workers=workers, cpus=len(cpus.affinity())),
+        )
+    return processors

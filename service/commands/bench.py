@@ -26,8 +26,10 @@ def bench(
     precision: Annotated[
         str | None, typer.Option(help="fp32,int8 or one of them; all that the model has where left out.")
     ] = None,
-    seconds: Annotated[float | None, typer.Option(help="Length of one row; 3 where left out.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="Medians over so many; 3 where left out.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="Length of one row; 3 where left out.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Medians over so many; 3 where left out.")] = None,
     image: Annotated[
         Path | None, typer.Option(help="Send this JPEG, in place of the four pictures made by the bench.")
     ] = None,
@@ -72,15 +74,13 @@ def bench(
     if quick and image is None:
         sent = tuple(each for each in sent if each.encoded and each.size == sent[0].size)
     workers = settings.batch.workers or cpus.usable()
-    mine = cpus.affinity()
-    pinned = settings.batch.pin == "on" or (settings.batch.pin == "auto" and workers == len(mine))
     plan = command.Plan(
         roots=settings.models.roots,
         model=settings.models.default,
         provider=settings.models.provider,
         batch=settings.batch.size,
         workers=workers,
-        processors=mine[:workers] if pinned else (),
+        processors=cpus.tied(workers, settings.batch.pin),
         pictures=sent,
         routes=chosen,
         concurrency=parallel,

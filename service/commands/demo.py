@@ -7,6 +7,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Annotated
 
@@ -75,7 +76,7 @@ def _call(url: str, body: bytes | None = None, timeout_s: float = 60.0, key: str
             return answer.read()
     except urllib.error.HTTPError as error:
         fail(f"{url} answered {error.code}: {error.read().decode(errors='replace')}")
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         fail(f"{url} does not answer: {error}")
 
 
@@ -85,7 +86,7 @@ def _wait_until_ready(url: str, seconds: float) -> None:
         try:
             with _DIRECT.open(f"{url}/healthz/ready", timeout=5):
                 return
-        except (OSError, ValueError) as error:
+        except (OSError, HTTPException, ValueError) as error:
             if isinstance(error, ValueError) or time.monotonic() >= deadline:
                 fail(f"no service is ready at {url} ({error}); start one with `reppose-serve`")
         time.sleep(0.2)

@@ -258,6 +258,15 @@ def test_packing_overwrites_nothing(made: Bundle, tmp_path: Path) -> None:
     assert target.read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", [*FILES, bundle.MANIFEST_FILE])
+def test_what_changed_since_it_was_read_is_not_packed(name: str, made: Bundle, tmp_path: Path) -> None:
+    path = made.folder / name
+    path.write_bytes(path.read_bytes().replace(b"e", b"E").replace(b"T", b"t"))
+    with pytest.raises((BundleCorrupt, ManifestError)):
+        archive.pack(made, tmp_path / "toy.zip")
+    assert not (tmp_path / "toy.zip").exists()
+
+
 def test_the_commands(made: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     root = tmp_path / "root"

@@ -130,6 +130,19 @@ def test_demo_without_a_service_says_how_to_start_one(url: str, photo: Path) -> 
     assert "reppose-serve" in done.output
 
 
+def test_demo_at_a_port_that_speaks_no_http_says_so(photo: Path, service: serving.Service) -> None:
+    done = ran("demo", photo, "--url", f"http://{service.target}", "--wait", "0")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("reppose-serve: no service is ready at ")
+
+
+@pytest.mark.parametrize("option", ["--seconds", "--rounds"])
+def test_a_bench_of_no_time_is_refused_not_lengthened(option: str) -> None:
+    done = ran("bench", option, "0")
+    assert done.exit_code == 2
+    assert option in done.stderr
+
+
 def test_demo_with_a_file_that_is_no_photograph(tmp_path: Path, service: serving.Service) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"garbage")

@@ -38,3 +38,10 @@ def test_what_is_usable_is_the_smaller_of_both(tmp_path: Path) -> None:
     assert cpus.usable(tmp_path) == 1
     (tmp_path / "cpu.max").write_text("99900000 100000")
     assert cpus.usable(tmp_path) == len(cpus.affinity())
+
+
+def test_workers_are_tied_to_processors_where_there_is_one_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpus, "affinity", lambda: (0, 2, 5))
+    assert [cpus.tied(workers, "auto") for workers in (2, 3, 4)] == [(), (0, 2, 5), ()]
+    assert [cpus.tied(workers, "on") for workers in (2, 3, 4)] == [(0, 2), (0, 2, 5), ()]
+    assert cpus.tied(3, "off") == ()
