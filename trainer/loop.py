@@ -334,7 +334,11 @@ def measure(net: Torch, people: list[Person], name: str, config: RunConfig, phas
     if not any(person.visible.any() for person in people):
         return {name: found[0].value} | row
     points, _ = _predicted(net, images, matrices, config)
-    return {name: metrics.headline(people, points, skeleton).value} | row
+    headline = metrics.headline(people, points, skeleton)
+    if headline.metric != "PCK@0.2":  # of a body that is what progress is told by, of a hand its error as well
+        error = metrics.mean_error(people, points, skeleton)
+        row = {f"{name} {error.metric}": error.value} | row
+    return {name: headline.value} | row
 
 
 def default_processes(accelerator: str, batch: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.trainer import people_made
-from trainer import ablation, ablation_report
+from tests.trainer import hands_made, people_made
+from trainer import ablation, ablation_figures, ablation_report, loop
 from trainer.ablation import Plan, Trial
 from trainer.checkpoint import RunFolder
 from trainer.errors import CheckpointError, ConfigError
@@ -131,17 +132,117 @@ def test_the_report_holds_what_the_runs_measured(done: Any, tmp_path: Path) -> N
     ablation_report.write(plan, out, root, report, "the command", latency=True)
     text = report.read_text("utf-8")
     values = {each.name: [_people(out, each.name, seed) for seed in (1, 2)] for each in plan.rows}
-    cells = {line.split("|")[1].strip(): line.split("|") for line in text.splitlines() if "|" in line}
+    table, gains, _ = tables(text)
+    assert table["row"][3:6] == ["seeds", "people PCK@0.2", "MMACs"]
     for name, pair in values.items():
-        assert f"{statistics.mean(pair):.1f} ± {statistics.stdev(pair):.1f}" in "|".join(cells[name])
+        assert table[name][3:5] == ["2", f"{statistics.mean(pair):.1f} ± {statistics.stdev(pair):.1f}"]
     differences = [b - a for a, b in zip(values["first"], values["mse"], strict=True)]
     error = statistics.stdev(differences) / 2**0.5
-    assert f"{statistics.mean(differences):+.1f} ± {error:.1f}" in "|".join(cells["mse"])
-    assert all(float(cells[name][-2].strip(" x")) > 0 for name in values)
+    assert gains["mse"] == ["mse", "first", "2", f"{statistics.mean(differences):+.1f} ± {error:.1f}"]
+    assert set(gains) == {"row", "mse", "both"}
+    assert all(float(table[name][-1].strip(" x")) > 0 for name in values)
     for decoder in ("dark", "argmax_shift", "udp", "dsnt"):
         assert f"| {decoder} |" in text
     assert "the command" in text
     assert (tmp_path / "made-people.png").stat().st_size > 5000
+    assert not (tmp_path / "made-people-curves.png").exists()  # one epoch is no curve
+
+
+def tables(text: str) -> list[dict[str, list[str]]]:
+    """The tables of a report, each by its first column."""
+    found: list[dict[str, list[str]]] = []
+    before = ""
+    for line in text.splitlines():
+        if line.startswith("|"):
+            if not before.startswith("|"):
+                found.append({})
+            row = [cell.strip() for cell in line.split("|")[1:-1]]
+            if row[0] != "---":
+                found[-1][row[0]] = row
+        before = line
+    return found
+
+
+HANDS = [
+    {"name": "soft", "title": "Heatmaps"},
+    {"name": "dsnt", "after": "soft", "title": "DSNT", "set": {"net": {"head": "dsnt"}}},
+    {"name": "balanced", "after": "soft", "title": "Automatic", "set": {"weighting": "automatic"}},
+]
+
+
+@pytest.fixture(scope="module")
+def hands(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path, Path]:
+    """Nets with every head, two epochs: of the last row a single seed, as when it is not finished."""
+    root = tmp_path_factory.mktemp("hands")
+    hands_made.make(root, count=24)
+    hands_made.make(root, "val", count=16, seed=2)
+    alone = hands_made.make(root, "nobody", count=12, seed=3)
+    document = json.loads(alone.read_text("utf-8"))
+    for entry in document["annotations"]:
+        for label in ("keypoints", "keypoints_3d", "gesture", "handedness"):
+            entry.pop(label, None)
+    alone.write_text(json.dumps(document | {"categories": [{"id": 1, "name": "hand"}]}), "utf-8")
+    base = hands_made.run_document(phases=[{"epochs": 2, "height": 64, "width": 64}], validate_every=1)
+    base["net"] |= {"head": "softmax", "dimensions": 2, "depth": True}
+    base["data"]["validate_on"].append({"annotations": "nobody.json"})
+    plan = Plan.model_validate({"base": base, "seeds": [1, 2], "rows": HANDS})
+    for each in ablation.trials(plan, root / "out"):
+        if (each.row.name, each.seed) != ("balanced", 2):
+            loop.train(each.config, root, each.folder, cache=root / "cache", accelerator="cpu")
+    return plan, root, root / "out"
+
+
+def last(out: Path, row: str, seed: int, column: str) -> float:
+    with (out / row / str(seed) / "metrics.csv").open(newline="") as stream:
+        return float(list(csv.DictReader(stream))[-1][column])
+
+
+def test_a_plan_of_several_heads_has_a_column_for_each_of_their_figures(hands: Any, tmp_path: Path) -> None:
+    plan, root, out = hands
+    report = tmp_path / "hands.md"
+    ablation_report.write(plan, out, root, report, "the command", latency=False)
+    table, gains, decoders = tables(report.read_text("utf-8"))
+    names = table["row"][4:-1]
+    assert names == [
+        "val PCK@0.1box", "val mean error of box", "val presence AUC", "val gesture accuracy",
+        "val handedness accuracy", "val depth error", "nobody presence AUC",
+    ]  # fmt: skip
+    assert [table[name][3] for name in ("soft", "dsnt", "balanced")] == ["2", "2", "1"]
+    for title in names:
+        column = title.removesuffix(" PCK@0.1box")
+        soft, dsnt = ([last(out, row, seed, column) for seed in (1, 2)] for row in ("soft", "dsnt"))
+        at = table["row"].index(title)
+        assert table["soft"][at] == f"{statistics.mean(soft):.1f} ± {statistics.stdev(soft):.1f}"
+        sign = -1 if "error" in title else 1
+        moved = [sign * (b - a) for a, b in zip(soft, dsnt, strict=True)]
+        at = gains["row"].index(title)
+        assert gains["dsnt"][at] == f"{statistics.mean(moved):+.1f} ± {statistics.stdev(moved) / 2**0.5:.1f}"
+        one = sign * (last(out, "balanced", 1, column) - last(out, "soft", 1, column))
+        assert gains["balanced"][at] == f"{one:+.1f}"  # one seed has no spread
+    assert decoders["row"] == ["row", "decoder", "val"]
+    for path in (report.with_suffix(".png"), tmp_path / "hands-curves.png"):
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert f"({path.name})" in report.read_text("utf-8")
+
+
+def test_rows_that_no_seed_has_finished_are_named(hands: Any, tmp_path: Path) -> None:
+    plan, root, out = hands
+    more = Plan.model_validate(
+        plan.model_dump() | {"rows": [*HANDS, {"name": "later", "after": "soft", "title": "Later"}]}
+    )
+    ablation_report.write(more, out, root, tmp_path / "a.md", "the command", latency=False)
+    assert "Not finished by any seed yet: later." in (tmp_path / "a.md").read_text("utf-8")
+
+
+def test_a_curve_is_the_mean_of_the_seeds_where_all_have_measured(hands: Any) -> None:
+    plan, _, out = hands
+    done = {row.name: trials for row, trials in ablation.results(plan, out)}
+    epochs, means, deviations = ablation_figures.curve(done["soft"], "val mean error of box")
+    assert epochs.tolist() == [1, 2]
+    both = [last(out, "soft", seed, "val mean error of box") for seed in (1, 2)]
+    assert means[-1] == pytest.approx(statistics.mean(both))
+    assert deviations[-1] == pytest.approx(statistics.stdev(both))
+    assert not ablation_figures.curve(done["balanced"], "val mean error of box")[2].any()
 
 
 def test_a_report_of_one_row_has_nothing_to_compare(done: Any, tmp_path: Path) -> None:
@@ -160,8 +261,8 @@ def test_no_report_without_a_run(tmp_path: Path) -> None:
 
 
 def test_one_seed_has_no_spread() -> None:
-    assert str(ablation_report.Spread.of([50.0])) == "50.0"
-    spread = ablation_report.Spread.of([49.0, 51.0])
+    assert str(ablation_figures.Spread.of([50.0])) == "50.0"
+    spread = ablation_figures.Spread.of([49.0, 51.0])
     assert str(spread) == "50.0 ± 1.4"
     assert spread.error == pytest.approx(1.0)
 
