@@ -1,6 +1,6 @@
 """One thread that makes all calls of a net, for many threads that prepare crops: what a GPU wants.
 
-On a processor the worker that cut the crops runs the net as well (`predictor.Stages` alone): the cores are the device,
+On a processor the worker that cut the crops runs the net as well (`stages.Stages` alone): the cores are the device,
 and a hop to another thread costs more than it brings. A GPU stands still while crops are cut, and costs nearly the same
 for eight crops as for one. So there are more workers than cores, each of which waits here for its answer while others
 decode and warp; and the calls of several workers become one, up to a full batch, for which the first waits no longer

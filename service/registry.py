@@ -30,7 +30,7 @@ class ServedModel:
 
     bundle: Bundle
     batcher: Batcher
-    """Takes `predictor.Job`, gives `types.Prediction`."""
+    """Takes `looks.Job`, gives `types.Prediction`."""
     precision: Precision = "fp32"
     """What it computes in."""
     provider: str = "cpu"

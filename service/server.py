@@ -36,13 +36,14 @@ from service.listeners import HttpListener, allow_open_files, authority
 from service.logs import facts, log
 from service.metrics import Metrics, StageMetrics, resident_bytes
 from service.pipeline import Device
-from service.predictor import Predictor, Stages
+from service.predictor import Predictor
 from service.registry import Registry, ServedModel, read_bundles
 from service.rest import admin, app, sessions, stream
 from service.rest.connections import Connections
 from service.rpc.server import RpcLimits, RpcServer
 from service.runner import Runner
 from service.settings import Settings
+from service.stages import Stages
 from service.starting import Attempts
 from service.streams import hub
 from service.streams.hub import Hub

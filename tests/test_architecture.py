@@ -56,7 +56,7 @@ LAYERS = (
     {"server", "doctor"},
     {"rest", "rpc"},
     {"streams"},
-    {"predictor"},
+    {"predictor", "stages", "looks"},
     {"registry", "batcher", "images", "decoding", "render", "pipeline"},
     {"runner"},
     {"types", "errors"},
