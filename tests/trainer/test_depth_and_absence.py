@@ -21,6 +21,7 @@ from trainer.data.labels import CropLabels
 from trainer.distill.teacher import Targets
 from trainer.errors import ConfigError
 from trainer.learner import Learner
+from trainer.losses import dsnt
 from trainer.losses.multitask import IGNORED
 from trainer.nets import build, further
 from trainer.objective import Labels, Objective, Part
@@ -169,6 +170,40 @@ def test_a_depth_head_learns_z_from_crops_in_space_alone(head: str) -> None:
     mixed = slope(with_depth(labels(), 1))
     assert mixed[1].all()
     assert not mixed[[0, 2]].any()
+
+
+@pytest.mark.parametrize("head", ["regression", "rle"])
+def test_coordinates_in_space_learn_z_from_crops_in_space_alone(head: str) -> None:
+    learnt = objective(net={"head": head, "dimensions": 3})
+    outputs = {"points": numbers(CROPS, KEYPOINTS, 3)}
+    if head == "rle":
+        outputs["sigma_logits"] = torch.zeros(CROPS, KEYPOINTS, 3)
+    loss = learnt.total(learnt(outputs, with_depth(labels(), 1), epoch=0.0))
+    slope = torch.autograd.grad(loss, outputs["points"])[0]
+    assert slope[..., :2].all()  # x and y of everybody
+    assert slope[1, :, 2].any()
+    assert not slope[[0, 2], :, 2].any()
+
+
+def test_volumes_learn_z_from_crops_in_space_alone() -> None:
+    """Where z says nothing about x and y, moving all that is likely along z is no gain to a flat crop."""
+    learnt = objective(net={"head": "dsnt", "dimensions": 3, "depth_cells": 5})
+    cells = SIDE // learnt.config.net.stride
+    of_depth = torch.randn(CROPS, KEYPOINTS, 5, 1, 1, generator=torch.Generator().manual_seed(4))
+    of_place = torch.randn(CROPS, KEYPOINTS, 1, cells, cells, generator=torch.Generator().manual_seed(5))
+    logits = (of_depth + of_place).double().requires_grad_()
+    probabilities = dsnt.softmax(logits)
+    outputs = {
+        "logits": logits,
+        "points": dsnt.expectation(probabilities),
+        "scores": probabilities.amax((2, 3, 4)),
+    }
+    loss = learnt.total(learnt(outputs, with_depth(labels(), 1), epoch=0.0))
+    slope = torch.autograd.grad(loss, logits)[0]
+    along_z = (slope.sum((3, 4)) * torch.linspace(-1, 1, 5)).sum(-1)
+    assert slope.flatten(2).any(-1).all()
+    assert along_z[1].abs().max() > 1e-6
+    assert along_z[[0, 2]].abs().max() < 1e-4 * along_z[1].abs().max()  # rounding
 
 
 def test_z_of_a_depth_head_is_in_crop_widths() -> None:
