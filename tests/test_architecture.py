@@ -43,7 +43,13 @@ ONLY_IN = {
         "trainer.cli",
         "trainer.zoo",
     },
-    "service.settings": {"service.commands", "service.doctor", "service.server"},
+    "service.settings": {
+        "service.commands",
+        "service.core",
+        "service.doctor",
+        "service.opening",
+        "service.server",
+    },
 }
 """Modules and packages that a few alone may import. The composition root is handed settings; all below it take plain
 values."""
@@ -53,10 +59,10 @@ MODEL_ZOO_STANDS_ON = {"numpy", "cv2", "pydantic", "typer"}
 LAYERS = (
     {"cli", "__main__"},
     {"commands"},
-    {"server", "doctor"},
+    {"server", "opening", "doctor"},
     {"rest", "rpc"},
     {"streams"},
-    {"predictor", "stages", "looks"},
+    {"core", "predictor", "stages", "looks"},
     {"registry", "batcher", "images", "decoding", "render", "pipeline"},
     {"runner"},
     {"types", "errors"},

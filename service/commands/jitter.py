@@ -69,10 +69,10 @@ def jitter(
 
 
 async def _jitter(settings: Settings, plan: Plan, out: Path | None) -> list[str]:
-    from service import server
+    from service.core import build_core
     from service.jitter import report, run
 
-    core = server.build_core(settings)
+    core = build_core(settings)
     await core.load(settings)
     try:
         result = await run.measure(core.predictor, plan, lambda text: typer.echo(text, err=True))

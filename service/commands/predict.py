@@ -63,12 +63,13 @@ def predict(
 async def _predict(
     settings: Settings, pictures: list[Path], query: dict[str, Any], render: Path | None
 ) -> bool:
-    from service import server, status
+    from service import status
+    from service.core import build_core
     from service.rest import schemas
     from service.types import Frame
 
     options = schemas.PoseQuery(**query).options()
-    core = server.build_core(settings)
+    core = build_core(settings)
     await core.load(settings)
     answered = True
     for picture in pictures:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from service.core import Core, build_core
 from service.errors import ServiceError
 from service.metrics import resident_bytes
-from service.server import Core, build_core
 from service.settings import BatchSettings, ModelSettings, Settings
 from service.types import Frame, Options
 from tests import tiny_model

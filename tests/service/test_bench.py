@@ -24,8 +24,8 @@ from service.bench import load, loop, peers, pictures, report, rows
 from service.bench.load import Load, Outcome
 from service.bench.rows import Row
 from service.cli import cli
+from service.core import build_core
 from service.runner import Runner
-from service.server import build_core
 from service.settings import Settings
 from service.streams import tracking
 from service.types import BoxSource, Frame, Options

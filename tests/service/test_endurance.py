@@ -24,10 +24,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from model_zoo import bundle, geometry
 from service import decoding, runner
+from service.core import Core
 from service.errors import WorkerLost
 from service.pb.reppose.v1 import pose_pb2 as pb
 from service.pb.reppose.v1 import pose_pb2_grpc
-from service.server import Core
 from service.settings import BatchSettings
 from service.types import Frame, Options
 from tests import tiny_model

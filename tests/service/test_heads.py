@@ -28,12 +28,12 @@ from service.client import AsyncClient, Client, ClientError
 from service.client.answers import NOTHING
 from service.client.cli import cli as client_commands
 from service.client.video import draw
+from service.core import build_core
 from service.errors import InvalidRequest
 from service.heads import checked, read
 from service.pb.reppose.v1 import pose_pb2, pose_pb2_grpc
 from service.rest import schemas, stream_schemas
 from service.runner import Runner
-from service.server import build_core
 from service.settings import BatchSettings, ModelSettings, Settings
 from service.types import Frame, Options
 from tests import tiny_heads, tiny_model

@@ -12,11 +12,11 @@ import pytest
 
 from model_zoo import codecs, geometry
 from service import runner
+from service.core import Core
 from service.errors import InvalidRequest
 from service.pb.reppose.v1 import pose_pb2 as pb
 from service.pb.reppose.v1 import pose_pb2_grpc
 from service.rest.schemas import ErrorResponse, PoseResponse
-from service.server import Core
 from service.types import Frame, Heatmaps, Options, Prediction
 from tests import tiny_model
 from tests.service import serving

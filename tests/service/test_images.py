@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from PIL.Image import Transpose
 
 from service import images, status
+from service.core import Core
 from service.errors import ImageTooLarge, InvalidImage
 from service.images import ImageLimits
-from service.server import Core
 from service.types import Frame, Options
 from tests.service.conftest import Scene
 from tests.service.test_predictor import with_core

@@ -21,11 +21,11 @@ from model_zoo.bundle import Bundle
 from model_zoo.errors import ManifestError, UnknownDecoder
 from model_zoo.manifest import BundleManifest
 from service import runner
+from service.core import Core, build_core
 from service.errors import StartupError
 from service.pb.reppose.v1 import pose_pb2 as pb
 from service.pb.reppose.v1 import pose_pb2_grpc
 from service.rest.schemas import ModelsResponse, PoseResponse
-from service.server import Core, build_core
 from service.settings import BatchSettings, ModelSettings, Settings
 from service.types import Frame, Options, Prediction
 from tests import tiny_model

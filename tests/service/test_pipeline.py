@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service import runner
+from service.core import Core, build_core
 from service.errors import InvalidImage, NotReady, WorkerLost
 from service.pipeline import Device
-from service.server import Core, build_core
 from service.settings import BatchSettings, ModelSettings, Settings
 from service.types import Frame, Options, Prediction
 from tests import tiny_model

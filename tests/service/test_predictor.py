@@ -16,9 +16,9 @@ import pytest
 from model_zoo import codecs
 from model_zoo.errors import HeatmapError, UnknownDecoder
 from service import status
+from service.core import Core, build_core
 from service.errors import ImageTooLarge, InvalidBoxes, InvalidImage, UnknownModel
 from service.predictor import Predictor
-from service.server import Core, build_core
 from service.settings import BatchSettings, LimitSettings, ModelSettings, Settings
 from service.types import BoxSource, Frame, Options, Pose, Prediction
 from tests import tiny_model

@@ -12,9 +12,9 @@ import pytest
 from model_zoo import bundle
 from model_zoo.bundle import Bundle
 from model_zoo.manifest import BundleManifest
+from service.core import build_core
 from service.errors import NotReady, StartupError, UnknownModel
 from service.registry import Registry, ServedModel
-from service.server import build_core
 from service.settings import Settings
 from tests import tiny_model
 

@@ -20,12 +20,12 @@ import pytest
 from model_zoo.bundle import Bundle
 from service import runner
 from service.batcher import Batcher
+from service.core import build_core
 from service.errors import StartupError
 from service.pb.reppose.v1 import pose_pb2 as pb
 from service.pb.reppose.v1 import pose_pb2_grpc
 from service.registry import Registry, ServedModel
 from service.rest.schemas import ErrorResponse
-from service.server import build_core
 from service.settings import BatchSettings, ModelSettings, Settings
 from service.types import Frame, Options
 from tests import tiny_model
