@@ -11,13 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from trainer.synth import families, keyposes, looks
 from trainer.synth.backgrounds import Image
 from trainer.synth.body import Shape
 from trainer.synth.garments import Sheet
-from trainer.synth.pose import Pose, of_angles
+from trainer.synth.pose import Pose, faced, of_angles
 from trainer.synth.render import Drawn, Floor, Layer, Lights, Material
 from trainer.synth.shaders import COVERS, KINDS
 
@@ -46,8 +45,7 @@ def posed(drawn: Pose, left_out: LeftOut) -> Pose:
     if "poses" in left_out:
         taken = of_angles(keyposes.ANGLES[keyposes.KEYS.index("stand")], drawn.root)
     if "tilts" in left_out:
-        x, y, _ = Rotation.from_rotvec(drawn.root).apply([1.0, 0.0, 0.0])
-        taken = replace(taken, root=np.array([0, 0, np.arctan2(y, x)], np.float32))
+        taken = replace(taken, root=np.array([0, 0, faced(drawn.root)], np.float32))
     return taken
 
 

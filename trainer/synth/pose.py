@@ -21,6 +21,8 @@ Floats = NDArray[np.floating]
 _UPPER = np.array([not n[2:].startswith(("hip", "knee", "ankle", "toes")) for n in anatomy.NAMES])
 _NOISE = np.where(_UPPER, 7.0, 5.0)
 _TRIES = 12
+_FRONT, _BACK = 0.55, 0.2
+"""Shares of those who face the camera and who face away, more or less; the others face anywhere."""
 
 
 @dataclass(frozen=True)
@@ -90,16 +92,36 @@ def with_hands(pose: Pose, left: Floats, right: Floats) -> Pose:
 
 
 def global_rotation(rng: np.random.Generator, tilt: Floats = (0.0, 0.0)) -> Floats:
-    """(3,) axis-angle: the pose's own tilt (pitch, roll; degrees) and a little more, then any direction faced.
+    """(3,) axis-angle: the pose's own tilt (pitch, roll; degrees) and a little more, then a direction faced.
 
-    One in twelve is turned in any way at all.
+    One in ten is turned in any way at all.
     """
-    if rng.random() < 1 / 12:
+    if rng.random() < 0.1:
         return Rotation.random(random_state=rng).as_rotvec()
     pitch, roll = np.asarray(tilt) + rng.normal(0, (8, 6))
-    facing = Rotation.from_rotvec([0, 0, rng.uniform(-np.pi, np.pi)])
+    facing = _facing(rng)
     lying = Rotation.from_euler("xy", [pitch, roll], degrees=True)
     return (facing * lying).as_rotvec()
+
+
+def faced(root: Floats) -> float:
+    """Radians about the vertical by which somebody turned by this (3,) axis-angle faces away from the camera."""
+    x, y, _ = Rotation.from_rotvec(root).apply([1.0, 0.0, 0.0])
+    return float(np.arctan2(y, x))
+
+
+def _facing(rng: np.random.Generator) -> Rotation:
+    """A turn about the vertical: cameras look along y, and people are photographed from the front more often.
+
+    Of the people in LSP, LSP Extended and COCO the right shoulder is to the left of the other in 63 to 68 %, and to its
+    right in 26 to 34 %.
+    """
+    how, turn = rng.random(), rng.normal(0, np.radians(40))
+    if how > _FRONT + _BACK:
+        turn = rng.uniform(-np.pi, np.pi)
+    elif how > _FRONT:
+        turn += np.pi
+    return Rotation.from_rotvec([0, 0, turn])
 
 
 def sample_body_pose(rng: np.random.Generator, library: Library | None = None) -> Pose:
@@ -111,10 +133,10 @@ def sample_body_pose(rng: np.random.Generator, library: Library | None = None) -
     for _ in range(_TRIES):
         pose = draw(rng, library)
         if not collide.collides(pose.rotations):
-            break
-    else:
-        pose = of_angles(np.zeros(len(anatomy.NAMES)), global_rotation(rng))
-    return with_hands(pose, hand_pose.sample_hand_angles(rng), hand_pose.sample_hand_angles(rng))
+            pose = with_hands(pose, hand_pose.sample_hand_angles(rng), hand_pose.sample_hand_angles(rng))
+            if not collide.collides(pose.rotations):  # bent fingers reach further
+                return pose
+    return of_angles(np.zeros(len(anatomy.NAMES)), global_rotation(rng))
 
 
 def draw(rng: np.random.Generator, library: Library | None = None) -> Pose:
@@ -124,8 +146,8 @@ def draw(rng: np.random.Generator, library: Library | None = None) -> Pose:
         angles, root = library.angles[row] + rng.normal(0, 3, len(_NOISE)), library.roots[row]
         if rng.random() < 0.5:
             angles, root = anatomy.mirrored(angles), root * anatomy.FLIP
-        facing = Rotation.from_rotvec([0, 0, rng.uniform(-np.pi, np.pi)])
-        return of_angles(angles, (facing * Rotation.from_rotvec(root)).as_rotvec())
+        away = Rotation.from_rotvec([0, 0, -faced(root)])
+        return of_angles(angles, (_facing(rng) * away * Rotation.from_rotvec(root)).as_rotvec())
     angles, tilt = _drawn(rng)
     if rng.random() < 0.5:
         angles, tilt = anatomy.mirrored(angles), (tilt[0], -tilt[1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,6 +21,9 @@ from trainer.synth.sample import Camera, Person, Sample
 from trainer.synth.stages import lap
 
 Rng = np.random.Generator
+
+_TRIMMED = 0.6
+"""Share of the pictures that are cut to somebody."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ class Studio:
             away = rng.uniform(0.35, 1.3) * _around(rng)
             figures.append(self.figure(rng, 2, away))
         camera = _camera(rng, figures[0].body.vertices, self.recipe.size, self.recipe.left_out)
+        camera = _trimmed(rng, camera, figures[0].body.vertices, self.recipe.left_out)
         return self.taken(rng, figures, camera)
 
     def taken(self, rng: Rng, figures: Sequence[Figure], camera: Camera) -> Sample:
@@ -144,7 +148,8 @@ class Studio:
     ) -> Sample:
         """A picture over some background, with a camera's faults."""
         left_out = self.recipe.left_out
-        drawn = self.backgrounds.draw(rng, camera.height, camera.width)
+        # Of its own numbers: how many it takes depends on the size of the picture, and so on poses.
+        drawn = self.backgrounds.draw(rng.spawn(1)[0], camera.height, camera.width)
         background, kind = plain.behind(drawn, left_out)
         lap("background")
         items = [*(item for figure in figures for item in figure.items), *things]
@@ -249,6 +254,25 @@ def _camera(rng: Rng, vertices: Floats, size: int, left_out: plain.LeftOut) -> C
     target = middle + drift * max(reach[:2])
     turned, moved = look_at(middle + back * away, target, roll)
     return Camera.of_field_of_view(degrees, size, size, R=turned, t=moved)
+
+
+def _trimmed(rng: Rng, camera: Camera, vertices: Floats, left_out: plain.LeftOut) -> Camera:
+    """The same view, in half of the cases cut to somebody with a margin at each side, as people cut their pictures.
+
+    A crop of such a picture reaches beyond it, as one of most photographs of sport does.
+    """
+    trimmed, margins = rng.random() < _TRIMMED, 0.02 + 0.28 * rng.beta(1, 2, 4)
+    if "framing" in left_out or not trimmed:
+        return camera
+    pixels = camera.project(vertices)
+    low, high = np.nanmin(pixels, axis=0), np.nanmax(pixels, axis=0)
+    room = margins * (high - low).max()
+    size = np.array([camera.width, camera.height])
+    start = np.clip(np.floor(low - room[:2]), 0, size // 2).astype(int)
+    end = np.clip(np.ceil(high + room[2:]) + 1, size // 2 + 1, size).astype(int)
+    width, height = (end - start).tolist()
+    cx, cy = (np.array([camera.cx, camera.cy]) - start).tolist()
+    return replace(camera, cx=cx, cy=cy, width=width, height=height)
 
 
 def things_about(rng: Rng, figure: Figure, camera: Camera) -> Iterator[Drawn]:

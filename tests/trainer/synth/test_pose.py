@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from trainer.errors import DataError
 from trainer.synth import anatomy, collide, hand_pose, keyposes, motion, pose
@@ -142,3 +143,24 @@ def test_a_finger_curls_towards_the_palm():
     for side, inward in (("L", -1), ("R", 1)):  # arms hang and palms face the thighs
         moved = _at(curled, f"finger3-3.{side}") - _at(straight, f"finger3-3.{side}")
         assert inward * moved[0] > 0.02
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_people_face_the_camera_more_often_than_not(fitted):
+    """The camera looks along y; the left of somebody who faces it is at +x, whichever way a fitted body faced."""
+    turns = Rotation.from_euler("xz", [(10, degrees) for degrees in range(0, 360, 30)], degrees=True)
+    library = pose.Library(np.zeros((12, len(anatomy.NAMES))), turns.as_rotvec())
+    found = []
+    for seed in range(1500):
+        rng = np.random.default_rng(seed)
+        root = pose.draw(rng, library).root if fitted else pose.global_rotation(rng)
+        found.append(Rotation.from_rotvec(root).apply([1.0, 0.0, 0.0])[0])
+    front, back = np.mean(np.array(found) > 0.3), np.mean(np.array(found) < -0.3)
+    assert 0.55 < front < 0.7
+    assert 0.2 < back < 0.33
+
+
+@pytest.mark.parametrize("degrees", [-170.0, -60.0, 0.0, 45.0, 120.0])
+def test_who_leans_forward_faces_as_before(degrees):
+    turned = Rotation.from_euler("xz", (70.0, degrees), degrees=True)
+    assert pose.faced(turned.as_rotvec()) == pytest.approx(np.radians(degrees))

@@ -205,7 +205,8 @@ def test_everybody_is_dressed_from_the_ribs_to_the_thighs(studio: single.Studio,
 def test_boxes_hold_masks_and_depth_agrees_with_the_projection(studio: single.Studio) -> None:
     for index in range(12):
         sample = studio.picture(np.random.default_rng([1, index]))
-        assert sample.image.shape == (SIZE, SIZE, 3)
+        assert sample.image.shape == (sample.camera.height, sample.camera.width, 3)
+        assert max(sample.image.shape) <= SIZE
         for person in sample.people:
             inside = person.keypoints[:, 2] != OUTSIDE
             again = sample.camera.to_pixels(person.keypoints_3d)
@@ -216,6 +217,34 @@ def test_boxes_hold_masks_and_depth_agrees_with_the_projection(studio: single.St
             low, high = person.box[:2], person.box[:2] + person.box[2:]
             assert (low <= [columns.min(), rows.min()]).all()
             assert (high >= [columns.max(), rows.max()]).all()
+
+
+def test_cut_pictures_show_the_same_and_hold_the_person(studio: single.Studio) -> None:
+    """What is cut off is all that differs, and nobody who was in the picture is cut further."""
+    figure = standing(studio, shoulder_abduct=60)
+    camera = camera_before(keypoints.of_body(figure.body), away=5.0)
+    whole = render(studio.renderer, [figure.drawn], camera)
+    assert (
+        single._trimmed(np.random.default_rng(0), camera, figure.body.vertices, frozenset({"framing"}))
+    ) == camera
+    cut = []
+    for seed in range(30):
+        part = single._trimmed(np.random.default_rng(seed), camera, figure.body.vertices, frozenset())
+        if part is camera:
+            continue
+        cut.append((part.width, part.height))
+        left, top = round(camera.cx - part.cx), round(camera.cy - part.cy)
+        black = np.zeros((part.height, part.width, 3), np.uint8)
+        seen = studio.renderer.render([figure.drawn], part, FLAT, black).rgb.astype(float)
+        same = whole[top : top + part.height, left : left + part.width]
+        off = [np.abs(seen - np.roll(same, by, axis=1)).mean() for by in (-1, 0, 1)]
+        assert off[1] < 0.6 * min(off[0], off[2])  # edges are drawn on another grid
+        pixels = part.project(figure.body.vertices)
+        assert (pixels >= 0).all()
+        assert (pixels <= (part.width - 1, part.height - 1)).all()
+    assert 10 < len(cut) < 26
+    assert len(set(cut)) == len(cut)
+    assert all(max(each) < SIZE for each in cut)
 
 
 def test_a_number_gives_the_same_picture_in_any_process(studio: single.Studio) -> None:
@@ -266,7 +295,7 @@ def test_the_command_makes_a_set_that_the_trainer_reads(studio: single.Studio, t
     found = people.read(tmp_path / "body.json", BODY19)
     assert len(found) >= 6
     for person in found:
-        assert person.picture.load().shape == (128, 128, 3)
+        assert max(person.picture.load().shape) <= 128
 
 
 def test_an_unknown_kind_names_the_known_ones() -> None:
