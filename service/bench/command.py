@@ -7,7 +7,7 @@ again for each round, so that a machine that is slower for a while is so for bot
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +31,8 @@ OPEN = ("rest", "JPEG 192x256")
 class Plan:
     """What to measure."""
 
+    environment: Mapping[str, str]
+    """Variables of the server, which say the same as what follows."""
     roots: tuple[Path, ...]
     model: str
     """`name` or `name@version`."""
@@ -89,7 +91,7 @@ def run(plan: Plan, say: Callable[[str], None]) -> list[Row]:
         for precision in plan.precisions or offered:
             setting = loop.Setting(str(found.folder), precision, plan.provider, list(plan.processors))
             bare = stack.enter_context(processes.Loop(setting))
-            server = stack.enter_context(processes.Server(precision))
+            server = stack.enter_context(processes.Server(plan.environment, precision))
             rigs.append(_Rig("reppose", precision, server, bare, client))
             for peer in plan.against:
                 port = processes.free_port()

@@ -31,14 +31,27 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Process:
-    """A Python module in a process of its own, which ends with the `with` block, and so does all that it started."""
+    """A Python module in a process of its own, which ends with the `with` block, and so does all that it started.
 
-    def __init__(self, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+    Args:
+        module: its name.
+        arguments: of the command line.
+        environment: variables beside the inherited ones.
+        inherited: variables; this process's own where left out.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        inherited: Mapping[str, str] | None = None,
+    ) -> None:
         # a pipe would have to be read, by somebody's processor time
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
-            env={**os.environ, **(environment or {})},
+            env={**(os.environ if inherited is None else inherited), **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -100,17 +113,24 @@ class Process:
 
 
 class Server(Process):
-    """The service with the settings of this environment, on free ports.
+    """The service on free ports.
 
     Args:
+        inherited: all of its variables but for these, see `settings.passing`.
         precision: of the net; None for what the settings say.
         environment: further settings.
     """
 
-    def __init__(self, precision: str | None, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        inherited: Mapping[str, str],
+        precision: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         chosen = {} if precision is None else {"REPPOSE_MODELS__PRECISION": precision}
         super().__init__(
             "service",
+            inherited=inherited,
             environment={
                 "REPPOSE_HTTP__HOST": "127.0.0.1",
                 "REPPOSE_GRPC__HOST": "127.0.0.1",

@@ -12,7 +12,6 @@ import typer
 
 from service.commands.common import ConfigOption, fail, listed, read_settings
 from service.errors import ServiceError
-from service.settings import CONFIG_VARIABLE
 
 
 def bench(
@@ -41,9 +40,10 @@ def bench(
 ) -> None:
     """Measure what the service costs beside the bare loop of decode, warp and net.
 
-    Starts a server with this environment's settings, a client and the bare loop, each in a process of its own, and
-    lets them take turns: loop, row, loop, row. Prints a line for each way of asking, and every target of the project
-    with what was measured. Concurrency 1 is compared with the loop over single images, all else with full batches.
+    Starts a server, a client and the bare loop, each in a process of its own, and lets them take turns: loop, row,
+    loop, row. Of the settings those of models, limits, batch, sessions, streams and log hold for that server. Prints a
+    line for each way of asking, and every target of the project with what was measured. Concurrency 1 is compared with
+    the loop over single images, all else with full batches.
 
     Examples:
 
@@ -53,10 +53,9 @@ def bench(
     """
     from service import cpus
     from service.bench import command, load, peers, pictures, report, rows
+    from service.settings import passing
 
     settings = read_settings(config)
-    if config is not None:
-        os.environ[CONFIG_VARIABLE] = str(config)  # for the server that is measured
     chosen = listed(routes, load.ROUTES, "--routes")
     others = listed(against, tuple(peers.PEERS), "--against")
     for name in others:
@@ -75,6 +74,7 @@ def bench(
         sent = tuple(each for each in sent if each.encoded and each.size == sent[0].size)
     workers = settings.batch.workers or cpus.usable()
     plan = command.Plan(
+        environment=passing.environment(settings, os.environ),
         roots=settings.models.roots,
         model=settings.models.default,
         provider=settings.models.provider,

@@ -12,7 +12,6 @@ import typer
 
 from service.commands.common import ConfigOption, fail, read_settings
 from service.errors import ServiceError
-from service.settings import CONFIG_VARIABLE
 
 
 def soak(
@@ -30,10 +29,11 @@ def soak(
 ) -> None:
     """Stream many videos at once, at more than capacity, and see whether what the streams promise holds.
 
-    Starts a server with this environment's settings and three crowds of clients, each in a process of its own: gRPC,
-    WebSocket and HTTP sessions, live and as files. When the time is over a quarter of the clients is frozen and another
-    quarter killed, without a goodbye; the others go on and end in order. Prints what became of the frames, the server's
-    memory over time, and each promise with what was measured; exits with 1 where one is broken.
+    Starts a server and three crowds of clients, each in a process of its own: gRPC, WebSocket and HTTP sessions, live
+    and as files. Of the settings those of models, limits, batch, sessions, streams and log hold for that server. When
+    the time is over a quarter of the clients is frozen and another quarter killed, without a goodbye; the others go on
+    and end in order. Prints what became of the frames, the server's memory over time, and each promise with what was
+    measured; exits with 1 where one is broken.
 
     None of the promises is about this machine's speed. The bound on a live frame's age follows from the mailbox: a
     frame that is answered came after the last answer but one of its stream.
@@ -43,15 +43,15 @@ def soak(
         reppose-serve soak
         reppose-serve soak --minutes 1 --clips pose-data/video --out soak.svg
     """
+    from service.settings import passing
     from service.soak import report, run
 
-    read_settings(config)
-    if config is not None:
-        os.environ[CONFIG_VARIABLE] = str(config)  # for the server
+    environment = passing.environment(read_settings(config), os.environ)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what it started ends with it
     try:
         found = run.run(
-            run.Plan(streams, minutes * 60, rate, expiry, clips), lambda text: typer.echo(text, err=True)
+            run.Plan(streams, minutes * 60, rate, expiry, clips, environment),
+            lambda text: typer.echo(text, err=True),
         )
     except ServiceError as error:
         fail(str(error))

@@ -19,7 +19,7 @@ from service.settings.group import FILE_SUFFIX
 from service.settings.tree import ENV_PREFIX, Settings, groups, known, variable
 
 CONFIG_VARIABLE = f"{ENV_PREFIX}CONFIG"
-_OTHERS = {
+OTHERS = {
     CONFIG_VARIABLE,
     *(f"{ENV_PREFIX}{name}" for name in ("CACHE", "CLIENT_KEY", "DOCKER_BASE", "DOCKER_TESTS", "TOOLS")),
 }
@@ -148,7 +148,7 @@ def _from_environment(environment: Mapping[str, str], problems: list[str]) -> It
         if upper in keys:
             key = keys[upper]
             yield accepted[key], _Given(value, Origin("environment", name), _is_path(key, accepted))
-        elif upper.startswith(ENV_PREFIX) and upper not in _OTHERS and not _of_kubernetes(upper, value):
+        elif upper.startswith(ENV_PREFIX) and upper not in OTHERS and not _of_kubernetes(upper, value):
             problems.append(f"{name} is not a setting{_near(upper, keys)}")
 
 

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -55,6 +55,8 @@ class Plan:
     expiry_s: float
     """After which silent streams are ended, and sessions forgotten that nobody asks for."""
     clips: Path | None
+    environment: Mapping[str, str]
+    """All variables of the server but for these."""
     """Folder of `*.mp4`; None for made pictures."""
 
 
@@ -187,7 +189,7 @@ def run(plan: Plan, say: Callable[[str], None]) -> Found:
             "REPPOSE_STREAMS__COUNT": str(plan.streams),
             "REPPOSE_LOG__REQUESTS": "false",
         }
-        server = stack.enter_context(processes.Server(None, environment))
+        server = stack.enter_context(processes.Server(plan.environment, environment=environment))
         crowds = [Clients(each) for each in _crowds(plan, server, shown)]
         for crowd in crowds:
             stack.enter_context(crowd)

@@ -33,7 +33,7 @@ def stream(name: str, kind: str, every_s: float, *, late_s: float = 0.0) -> Tall
 
 def good() -> Found:
     """All promises kept."""
-    found = Found(Plan(streams=4, seconds=100.0, rate_hz=20.0, expiry_s=5.0, clips=None))
+    found = Found(Plan(streams=4, seconds=100.0, rate_hz=20.0, expiry_s=5.0, clips=None, environment={}))
     found.samples = [Sample(float(at), 200.0 + at / 10, 40, 3, 4) for at in range(110)]
     kinds = ("grpc live", "http", "websocket live", "grpc live")
     found.tallies = [stream(f"s{number}", kind, 0.1) for number, kind in enumerate(kinds)]
@@ -109,7 +109,7 @@ def test_each_promise_can_be_broken(harm: Callable[[Found], None], what: list[st
 
 def test_who_sends_little_is_owed_no_more() -> None:
     found = good()
-    found.plan = Plan(streams=4, seconds=100.0, rate_hz=5.0, expiry_s=5.0, clips=None)
+    found.plan = Plan(streams=4, seconds=100.0, rate_hz=5.0, expiry_s=5.0, clips=None, environment={})
     found.tallies[0] = stream("s0", "grpc live", 0.2)  # all that it sent
     assert report.shares(found)[0] == pytest.approx(1.0, rel=0.01)
 
