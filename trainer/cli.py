@@ -330,7 +330,10 @@ def evaluate(
         bool, typer.Option("--per-keypoint", help="Print every keypoint's figure too.")
     ] = False,
 ) -> None:
-    """Measure a model on annotated people: PCK@0.2, PCKh@0.5 and OKS-AP, where the labels allow them.
+    """Measure a model on annotated people or hands: every figure that the labels allow.
+
+    PCK, OKS-AP or mean error of keypoints; AUC of presence, accuracy of classes, error of depth; and how far
+    probabilities are from how often they came true (ECE, in per cent).
 
     Example: reppose-train evaluate body19-small --data ../data --on body/lsp_test.json --decoder dsnt
     """
