@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.errors import DataError
-from trainer.synth import places
+from trainer.synth import places, textures
 from trainer.synth.recipe import pictures_of
 
 Image = NDArray[np.uint8]
@@ -35,6 +35,8 @@ PLACES: dict[str, Place] = {
 
 OF_PICTURES = 0.75
 """Share of the backgrounds that are pictures, where there are any."""
+_GRAINY = 0.75
+"""Share of the made ones that are as rough to the last pixel as grass, leaves, gravel or cloth are."""
 _SMALLEST = 0.35
 """Least side of a part of a picture, of the largest that fits."""
 
@@ -65,7 +67,9 @@ class Backgrounds:
             if rng.random() < 0.4:
                 places.clutter(image, rng)
         image = _jittered(image, rng)
-        if rng.random() < 0.3:  # out of focus
+        if kind != "picture" and rng.random() < _GRAINY:
+            image = textures.grained(image, rng)
+        if rng.random() < 0.2:  # out of focus
             image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.005, 0.03)) * width)
         return image, kind
 

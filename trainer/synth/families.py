@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from trainer.errors import ConfigError
 
 SENSOR: dict[str, frozenset[str]] = {
-    "lens": frozenset({"blur_px", "aberration_px", "vignette"}),
+    "lens": frozenset({"blur_px", "aberration_px", "vignette", "sharpened"}),
     "motion-blur": frozenset({"motion_px"}),
     "exposure": frozenset({"exposure", "balance", "gamma", "contrast"}),
     "noise": frozenset({"shot", "read"}),
@@ -28,7 +28,7 @@ _ALIKE = {
     "light": "one lamp from the upper right, one sky",
     "shadows": "nothing casts any",
     "backgrounds": "one grey wall",
-    "lens": "no blur, no colour fringes, no dark corners",
+    "lens": "no blur, no sharpening, no colour fringes, no dark corners",
     "motion-blur": "the camera stands still",
     "exposure": "one exposure, one white, one curve",
     "noise": "none",

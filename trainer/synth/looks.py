@@ -89,7 +89,7 @@ def _cloth(rng: Rng, cover: str, colour: Colour, **values: Any) -> Material:
         "pattern": PATTERNS[pattern],
         "scale": float(np.exp(rng.uniform(np.log(0.015), np.log(0.18)))),
         "turn": float(rng.choice([0.0, 0.7, 1.5, rng.uniform(0, 3)])),
-        "wrinkle": float(rng.uniform(0.1, 0.9)),
+        "wrinkle": float(0.05 + 0.8 * rng.beta(1, 1.8)),
         "mottle": float(rng.uniform(0.0, 0.35)),
         "gloss": float(rng.uniform(2, 24)),
         "shine": float(rng.beta(1, 8) * 0.4),

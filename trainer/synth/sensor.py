@@ -52,6 +52,8 @@ class Sensor:
     """Exponent of the curve to 8 bits, relative to the usual one; above 1 darkens the middle."""
     contrast: float = 1.0
     """Spread about the middle grey."""
+    sharpened: float = 0.0
+    """How much of what a blur of one pixel takes away the camera adds again."""
     grey: bool = False
     """Without colour."""
     jpeg_quality: int = 95
@@ -76,18 +78,19 @@ def draw(rng: np.random.Generator, *, without: frozenset[str] = frozenset()) -> 
     warmth, tint = rng.normal(0, 0.08), rng.normal(0, 0.03)
     noise = rng.random() < 0.6
     drawn = Sensor(
-        blur_px=sometimes(0.35, rng.gamma(1.5, 0.6), 0.0),
-        motion_px=sometimes(0.15, rng.uniform(2, 9), 0.0),
+        blur_px=sometimes(0.25, rng.gamma(1.5, 0.6), 0.0),
+        motion_px=sometimes(0.1, rng.uniform(2, 9), 0.0),
         motion_turn=float(rng.uniform(0, np.pi)),
         exposure=float(np.exp(rng.normal(0, 0.3))),
         balance=(float(np.exp(warmth)), float(np.exp(tint)), float(np.exp(-warmth))),
         vignette=sometimes(0.3, rng.uniform(0.05, 0.5), 0.0),
         aberration_px=sometimes(0.2, rng.uniform(-1.2, 1.2), 0.0),
-        scale=sometimes(0.25, rng.uniform(0.3, 0.9), 1.0),
+        scale=sometimes(0.2, rng.uniform(0.3, 0.9), 1.0),
         shot=float(rng.uniform(0.005, 0.07)) if noise else 0.0,
         read=float(rng.uniform(0.001, 0.012)) if noise else 0.0,
         gamma=float(np.exp(rng.normal(0, 0.15))),
         contrast=float(np.exp(rng.normal(0, 0.12))),
+        sharpened=sometimes(0.7, rng.uniform(0.2, 1.6), 0.0),
         grey=bool(rng.random() < 0.07),
         jpeg_quality=int(rng.integers(30, 96)),
     )
@@ -123,6 +126,9 @@ def apply(image: Image, sensor: Sensor, rng: np.random.Generator) -> Image:
     if sensor.shot or sensor.read:
         light += _noise(light.shape, rng) * np.sqrt(light * sensor.shot**2 + sensor.read**2)
     seen = _developed(light, sensor)
+    if sensor.sharpened:
+        soft = cv2.GaussianBlur(seen, (0, 0), 1.0, borderType=cv2.BORDER_REFLECT_101)
+        seen = cv2.addWeighted(seen, 1 + sensor.sharpened, soft, -sensor.sharpened, 0)
     if sensor.scale < 1:
         seen = cv2.resize(seen, (width, height), interpolation=cv2.INTER_LINEAR)
     return seen

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.errors import DataError
-from trainer.synth import sensor
+from trainer.synth import sensor, textures
 from trainer.synth.backgrounds import PLACES, Backgrounds
 from trainer.synth.sensor import Sensor
 
@@ -48,6 +48,7 @@ def centre(image: np.ndarray) -> np.ndarray:
         Sensor(scale=0.37),
         Sensor(shot=0.01, read=0.002),
         Sensor(gamma=1.3, contrast=0.9),
+        Sensor(sharpened=1.2),
         Sensor(grey=True),
         Sensor(jpeg_quality=30),
     ],
@@ -100,6 +101,29 @@ def test_an_effect_left_out_leaves_the_others_as_they_were() -> None:
     assert part.exposure == 1.0
     assert part.balance == whole.balance
     assert part.jpeg_quality == whole.jpeg_quality
+
+
+def test_sharpening_adds_what_a_blur_takes_away() -> None:
+    image = np.random.default_rng(3).integers(90, 160, (40, 40, 3)).astype(np.uint8)
+    soft = cv2.GaussianBlur(image, (0, 0), 1.0).astype(float)
+    seen = sensor.apply(image, Sensor(sharpened=0.5), np.random.default_rng(0)).astype(float)
+    inner = np.s_[4:-4, 4:-4]
+    np.testing.assert_allclose((seen - image)[inner], 0.5 * (image - soft)[inner], atol=1.6)
+
+
+@pytest.mark.parametrize("size", [(40, 64), (256, 256), (1024, 700)])
+def test_grain_is_rough_to_the_last_pixel_and_keeps_the_mean(size: tuple[int, int]) -> None:
+    flat, found = np.full((*size, 3), 120, np.uint8), []
+    for seed in range(16):
+        seen, again = (textures.grained(flat, np.random.default_rng(seed)) for _ in range(2))
+        np.testing.assert_array_equal(seen, again)
+        assert seen.shape == flat.shape
+        assert np.ptp(seen, axis=2).max() == 0  # darker and lighter, of the same colour
+        found.append((seen.mean(), np.abs(np.diff(seen[..., 0].astype(float), axis=1)).mean()))
+    means, steps = np.array(found).T
+    assert abs(means.mean() - 120) < 4
+    assert steps.min() > 0.5
+    assert len(set(means.tolist())) == 16
 
 
 @pytest.mark.parametrize("kind", PLACES)
