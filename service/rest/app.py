@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs, status, tracing
 from service.auth.guard import OPEN_TO_ALL, Guard
-from service.errors import InvalidRequest, ServiceError
+from service.errors import InvalidRequest, NotReady, ServiceError
 from service.health import Readiness
 from service.images import ImageLimits
 from service.logs import log
@@ -193,6 +194,10 @@ class _AroundRequests:
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
             scope["reppose.outcome"] = status.CLIENT_GONE
+        except asyncio.CancelledError:  # by the listener, which ends with it: the time to drain is over
+            answer = _reported(status.report(NotReady("the service stops")), scope)
+            if not http:
+                await answer(scope, receive, send_with_id)
         except Exception as error:
             report = status.report(error)
             if report.status is status.INTERNAL:

@@ -212,7 +212,12 @@ def test_who_never_finishes_does_not_hold_up_the_end(tiny_bundle_root: Path, sce
                 next(stream)
             assert error.value.code() is grpc.StatusCode.UNAVAILABLE
             assert idle.recv(100) == b""
+            assert uploading.recv(100).startswith(b"HTTP/1.1 503 ")
         assert all(map(is_free, addresses))
+        told = [
+            line for line in service.lines if isinstance(line, dict) and line.get("outcome") == "not_ready"
+        ]
+        assert [(line["path"], line["status"]) for line in told] == [("/v1/pose", 503)]
         assert service.wait_for("stopped")
     finally:
         service.process.kill()
