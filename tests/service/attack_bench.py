@@ -1,8 +1,9 @@
 """How fast others are served while somebody attacks: `python -m tests.service.attack_bench --out table.md`.
 
 One process of the service with its own model, one that asks, and one that attacks: on few processors the attacker's own
-work is part of what is measured. For every attack, rounds without and with it follow each other, so that what the
-machine does meanwhile meets both; what is told is the ratio of their latencies.
+work is part of what is measured, and the first row tells how much that alone does. For every attack, rounds without and
+with it follow each other, so that what the machine does meanwhile meets both; what is told is the ratio of their
+latencies.
 """
 
 from __future__ import annotations
@@ -70,6 +71,13 @@ def idle(port: int) -> None:
         time.sleep(3600)
 
 
+def busy(port: int) -> None:
+    """Leaves the service alone, and takes a processor: what the attacks that send without pause do at the least."""
+    number = 0
+    while True:
+        number += 1
+
+
 def _posting(port: int, work: Callable[[httpx.Client, str], object]) -> None:
     with httpx.Client(trust_env=False, timeout=60, headers={"Content-Type": "image/jpeg"}) as client:
         while True:
@@ -78,6 +86,7 @@ def _posting(port: int, work: Callable[[httpx.Client, str], object]) -> None:
 
 
 ATTACKS: dict[str, Attack] = {
+    "none: a process that only counts": busy,
     "headers of 50,000 x 50,000 pixels": huge_headers_of_pictures,
     "10 MB in one header": huge_headers,
     "pictures of a million parts": parts,
