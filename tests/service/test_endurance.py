@@ -147,8 +147,9 @@ def test_a_thousand_who_hang_up_leave_nothing_behind(tiny_bundle_root: Path, sce
         assert sum(calls.values()) <= 800  # what was cancelled before it came here is nobody's
         assert calls["client_gone"] > 0
         assert max(fds) <= min(fds) + 3, fds  # a scrape's own connection may be among them
-        # A crowd larger than those before lifts the level for good; what is lost with every request lifts it each time.
-        assert min(np.diff(held)) < 2 * MEGABYTE, held
+        # A crowd larger than those before lifts the level for good; what is lost with every request lifts it each time:
+        # half a body of each of the 100 that break off in it, 7 MB.
+        assert min(np.diff(held)) < 4 * MEGABYTE, held
         assert serving.post(service, scene.png).status_code == 200
         with grpc.insecure_channel(service.target) as channel:
             answer = pose_pb2_grpc.PoseServiceStub(channel).Estimate(pb.EstimateRequest(image=scene.png))
