@@ -335,7 +335,9 @@ def measure(net: Torch, people: list[Person], name: str, config: RunConfig, phas
         return {name: found[0].value} | row
     points, _ = _predicted(net, images, matrices, config)
     headline = metrics.headline(people, points, skeleton)
-    if headline.metric != "PCK@0.2":  # of a body that is what progress is told by, of a hand its error as well
+    if (
+        headline.metric != "PCK@0.2"
+    ):  # of a body that is what progress is told by, of a hand its error as well
         error = metrics.mean_error(people, points, skeleton)
         row = {f"{name} {error.metric}": error.value} | row
     return {name: headline.value} | row

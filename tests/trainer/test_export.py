@@ -226,7 +226,9 @@ def test_a_run_is_measured_like_its_export(trained: Any, exported: Bundle) -> No
         ]
         for model in (trained.folder.path, exported.folder)
     )
-    by_bundle = [each for each in by_bundle if each[1] != "score ECE"]  # the run's scores are no probabilities yet
+    by_bundle = [
+        each for each in by_bundle if each[1] != "score ECE"
+    ]  # the run's scores are no probabilities yet
     assert [each[:3] for each in by_run] == [each[:3] for each in by_bundle]
     np.testing.assert_allclose([each[3] for each in by_run], [each[3] for each in by_bundle], atol=0.5)
 
