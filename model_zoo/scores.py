@@ -20,6 +20,10 @@ if TYPE_CHECKING:  # who only draws needs no manifest
 
 Floats = NDArray[np.floating[Any]]
 
+SURE_SCORE = 0.3
+"""A joint with at least this score on the scale of rules is taken to be there: it places boxes, tells people apart."""
+SURE_JOINTS = 3
+"""Fewer sure joints say too little of where a person is."""
 SMALLEST = 2.0**-20
 """Probabilities are kept this far from 0 and 1 before their log-odds are taken; float32 knows both bounds exactly."""
 _RULES_SCALE, _RULES_SHIFT = 1.178, 1.099

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from model_zoo import geometry
+from model_zoo.scores import SURE_JOINTS
 from service import tracing
 from service.decoding import Decoder
 from service.images import Decoded
@@ -29,10 +30,6 @@ from service.types import (
     Reading,
 )
 
-SURE_SCORE = 0.3
-"""A joint with at least this score in the first look counts for the box."""
-SURE_JOINTS = 3
-"""So many joints must be sure to place a box; fewer say too little about where the person ends."""
 FOUND_GROWTH = 1.2
 """From the joints' extent to the person's: hands, feet and hair reach beyond the joints."""
 FOUND_FLOOR = 1 / 8

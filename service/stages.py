@@ -15,14 +15,13 @@ import numpy as np
 
 from model_zoo import geometry
 from model_zoo.errors import HeatmapError
-from model_zoo.scores import of_rules
+from model_zoo.scores import SURE_SCORE, of_rules
 from model_zoo.skeletons import Skeleton
 from service import decoding, heads, images, render
 from service.errors import InvalidBoxes, ServiceError
 from service.heads import Answers
 from service.images import Decoded, ImageLimits
 from service.looks import (
-    SURE_SCORE,
     Job,
     Look,
     Seen,

@@ -61,21 +61,23 @@ def jitter(
         fail("--rates takes numbers from 1 to 240, separated by commas")
     try:
         missed = asyncio.run(
-            _jitter(read_settings(config), Plan(data, annotations, stills, seed, asked, videos, model), out)
+            _jitter(read_settings(config), Plan(data, annotations, stills, seed, asked, videos), model, out)
         )
     except (ServiceError, ModelZooError) as error:
         fail(str(error))
     raise typer.Exit(1 if check and missed else 0)
 
 
-async def _jitter(settings: Settings, plan: Plan, out: Path | None) -> list[str]:
+async def _jitter(settings: Settings, plan: Plan, model: str | None, out: Path | None) -> list[str]:
     from service.core import build_core
     from service.jitter import report, run
 
     core = build_core(settings)
     await core.load(settings)
     try:
-        result = await run.measure(core.predictor, plan, lambda text: typer.echo(text, err=True))
+        result = await run.measure(
+            core.predictor, core.registry.get(model), plan, lambda text: typer.echo(text, err=True)
+        )
     finally:
         await core.stop(settings.drain.timeout_s)
     typer.echo(report.table([*result.synthetic, *result.filmed]))

@@ -13,10 +13,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from model_zoo import skeletons
+from model_zoo.scores import for_rules
 from service.errors import InvalidRequest
 from service.jitter.motion import KnownClip
 from service.predictor import Predictor
+from service.registry import ServedModel
 from service.streams import smoothers, smoothing
 from service.streams.session import Session
 from service.streams.smoothing import length_of
@@ -35,7 +36,7 @@ class Recording:
     points: Floats
     """(T, K, 2) as the model gave them."""
     scores: Floats
-    """(T, K)."""
+    """(T, K) on the scale of rules, see `model_zoo.scores`."""
     keypoints: tuple[str, ...]
     """K names."""
 
@@ -60,31 +61,28 @@ class Track:
 
 
 async def record(
-    predictor: Predictor, model: str | None, frames: Iterable[bytes], times: Floats
+    predictor: Predictor, model: ServedModel, frames: Iterable[bytes], times: Floats
 ) -> list[Recording]:
     """Follow people through frames; one recording per identity.
 
     Args:
         predictor: of the service.
-        model: `name` or `name@version`; None for the default one.
+        model: that it answers with.
         frames: encoded.
         times: (T,) of the frames.
     """
-    session: Session | None = None
+    names, calibration = tuple(model.manifest.keypoints), model.manifest.score_calibration
+    config = SessionConfig(model=model.reference, keypoints=len(names), smoothing=smoothers.NONE)
+    session = Session(config, model.skeleton.sigmas, calibration=calibration)
     seen: dict[int, list[tuple[float, Floats, Floats]]] = {}
-    names: tuple[str, ...] = ()
-    for time_s, data in zip(times, frames, strict=True):
-        boxes = session.plan(time_s) if session else None
-        answer = await predictor.predict(Frame(data), Options(boxes=boxes, model=model), wait_for_room=True)
-        if session is None:
-            names = answer.keypoints
-            config = SessionConfig(
-                model=f"{answer.model}@{answer.version}", keypoints=len(names), smoothing=smoothers.NONE
-            )
-            session = Session(config, _sigmas(names))
+    for number, (time_s, data) in enumerate(zip(times, frames, strict=True)):
+        boxes = session.plan(time_s) if number else None
+        asked = Options(boxes=boxes, model=model.reference)
+        answer = await predictor.predict(Frame(data), asked, wait_for_room=True)
         for person in session.update(float(time_s), answer.poses, answer.size, planned=boxes is not None):
             if person.track_id is not None:
-                seen.setdefault(person.track_id, []).append((time_s, person.pose.points, person.pose.scores))
+                scores = for_rules(person.pose.scores, calibration)
+                seen.setdefault(person.track_id, []).append((time_s, person.pose.points, scores))
     return [
         Recording(np.array(when), np.stack(points), np.stack(scores), names)
         for when, points, scores in (zip(*each, strict=True) for each in seen.values())
@@ -92,7 +90,7 @@ async def record(
 
 
 async def record_clips(
-    predictor: Predictor, model: str | None, clips: Sequence[KnownClip], done: Callable[[], None]
+    predictor: Predictor, model: ServedModel, clips: Sequence[KnownClip], done: Callable[[], None]
 ) -> list[list[Recording]]:
     """`record` for clips, some at once; `done` is called after each."""
     room = asyncio.Semaphore(CLIPS_AT_ONCE)
@@ -139,10 +137,3 @@ def video_frames(path: Path) -> tuple[Floats, Iterator[bytes]]:
             yield cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
     return np.arange(count) / rate, frames()
-
-
-def _sigmas(names: tuple[str, ...]) -> tuple[float, ...]:
-    for skeleton in skeletons.SKELETONS.values():
-        if skeleton.keypoints == names:
-            return skeleton.sigmas
-    raise InvalidRequest("the model's keypoints are those of no known skeleton", "model")

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model_zoo.scores import SURE_SCORE
 from service.jitter import measure
 from service.jitter.motion import KnownClip
 from service.jitter.recording import Recording, smooth
 from service.streams import smoothers
 from service.types import Floats
 
-SURE_SCORE, SURE_SHARE = 0.3, 0.8
-"""A joint is measured that has at least this score in at least this share of the frames."""
+SURE_SHARE = 0.8
+"""A joint is measured that is sure in at least this share of the frames."""
 FEWEST_JOINTS = 5
 SHORTEST_S = 2.0
 """Shortest part of a video that is measured."""

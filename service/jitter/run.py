@@ -11,6 +11,7 @@ from service.jitter import made, motion, plot, recording, report
 from service.jitter.motion import KnownClip
 from service.jitter.report import Row
 from service.predictor import Predictor
+from service.registry import ServedModel
 from service.streams import smoothers
 
 SMOOTHERS = (smoothers.NONE, "ema", smoothers.DEFAULT)
@@ -32,8 +33,6 @@ class Plan:
     """Frames a second; made clips have their own."""
     videos: bool
     """Whether to measure the videos too."""
-    model: str | None
-    """As in a request."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,12 @@ class Result:
 
 
 async def measure(
-    predictor: Predictor, plan: Plan, say: Callable[[str], None], *, names: Sequence[str] = SMOOTHERS
+    predictor: Predictor,
+    model: ServedModel,
+    plan: Plan,
+    say: Callable[[str], None],
+    *,
+    names: Sequence[str] = SMOOTHERS,
 ) -> Result:
     """Run a plan; `say` is told how far it is.
 
@@ -64,13 +68,13 @@ async def measure(
         raise InvalidRequest(f"nothing to measure in {plan.data}")
     finished = iter(range(1, len(clips) + 1))
     recordings = await recording.record_clips(
-        predictor, plan.model, clips, lambda: say(f"clip {next(finished)} of {len(clips)}")
+        predictor, model, clips, lambda: say(f"clip {next(finished)} of {len(clips)}")
     )
     rows, left_out = report.synthetic(clips, recordings, makers)
     filmed = []
     for film in films:
         times, frames = recording.video_frames(film)
-        found = await recording.record(predictor, plan.model, frames, times)
+        found = await recording.record(predictor, model, frames, times)
         followed = sum(len(each.times) for each in found)
         say(f"{film.name}: {len(times)} frames, {len(found)} identities, followed in {followed}")
         filmed += report.filmed(film.stem, found, makers)

@@ -16,13 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from model_zoo.scores import SURE_JOINTS, SURE_SCORE
 from service.streams.smoothers import Complexes, as_complex
 from service.types import Box, Floats
 
-SURE_SCORE = 0.3
-"""A joint with at least this score counts."""
-SURE_JOINTS = 3
-"""Fewer sure joints say too little of a person."""
 _SEGMENT = 0.53
 """Area of a person's segment, as a share of its box; COCO's sigmas are meant for that area."""
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from model_zoo.scores import SURE_JOINTS, SURE_SCORE
 from service.streams import matching
 from service.streams.smoothers import as_complex
 from service.streams.smoothing import MIN_STEP_S
@@ -193,8 +194,8 @@ class Tracker:
 
     def _look(self, pose: Found | _Look) -> _Look:
         """Where the person of a pose is: about the sure joints, else where it was looked for."""
-        sure = pose.scores >= matching.SURE_SCORE
-        placed = np.count_nonzero(sure) >= matching.SURE_JOINTS
+        sure = pose.scores >= SURE_SCORE
+        placed = np.count_nonzero(sure) >= SURE_JOINTS
         x, y, width, height = pose.box
         growth = 1.0
         if placed:
@@ -227,7 +228,7 @@ class Tracker:
         faded = track.scores.astype(np.float64) * math.exp(-dt / self._rules.joint_s)
         unsure = ~look.sure & (faded > look.scores)
         if np.count_nonzero(unsure):
-            both = look.sure & (track.scores >= matching.SURE_SCORE)
+            both = look.sure & (track.scores >= SURE_SCORE)
             steps = np.sort(look.points[both] - track.points[both], axis=0)
             moved = steps[len(steps) // 2] if len(steps) else 0.0
             points = np.where(unsure[:, None], track.points + moved, look.points)
