@@ -30,7 +30,7 @@ _ELSEWHERE = {
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-"""What another server, or the same a little later, may do better."""
+"""With which a service says so."""
 _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -294,7 +294,7 @@ class AsyncStream:
                     self._book.forget_token()
                     continue
                 renewed = self.renews and self._well and trouble.status is grpc.StatusCode.UNAUTHENTICATED
-                if trouble.status not in _ELSEWHERE and not renewed:
+                if not (renewed or _may_do_better_elsewhere(trouble)):
                     raise trouble
                 if self._finished and not self._book.pending:
                     return
@@ -394,3 +394,10 @@ class AsyncStream:
 
 class _Broken(Exception):
     """A connection that is of no use any more."""
+
+
+def _may_do_better_elsewhere(trouble: ClientError) -> bool:
+    """Whether another server, or the same a little later, may. An internal error that no service has put its code to is
+    one of the connection: gRPC reports a write to a server that has just died like that, or a stream that was reset."""
+    broken = trouble.status is grpc.StatusCode.INTERNAL and trouble.code == "connection"
+    return broken or trouble.status in _ELSEWHERE

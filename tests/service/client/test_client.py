@@ -9,6 +9,9 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from concurrent import futures
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -203,6 +206,52 @@ def test_a_camera_whose_server_dies_goes_on_as_the_same_person(tiny_bundle_root:
             one.ended()
     assert {each.dropped for each in answers} <= {None, "lost"}
     assert answers[-1].poses.people[0].smoothed.track_id == 1
+
+
+class Broken(pose_pb2_grpc.PoseServiceServicer):
+    """Ends every stream as gRPC itself does when a server dies that is written to, or as a service, with a code."""
+
+    def __init__(self, *told: tuple[str, str]) -> None:
+        self.told, self.streams = told, 0
+
+    def EstimateStream(self, request_iterator, context):  # noqa: N802 - named by the contract
+        self.streams += 1
+        assert next(request_iterator).WhichOneof("message") == "config"  # nobody writes when it is told
+        context.set_trailing_metadata(self.told)
+        context.abort(grpc.StatusCode.INTERNAL, "Internal error from Core")
+
+
+@contextmanager
+def listening(broken: Broken) -> Iterator[str]:
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    pose_pb2_grpc.add_PoseServiceServicer_to_server(broken, server)
+    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        yield target
+    finally:
+        server.stop(None)
+
+
+def test_an_internal_error_of_the_connection_is_left_behind(service: serving.Service) -> None:
+    broken = Broken()
+    with listening(broken) as target:
+        while not broken.streams:  # clients begin with any of their servers
+            with Client(target, service.target) as client, client.stream() as stream:
+                stream.send(clip()[0], timestamp_s=100)
+                assert next(iter(stream)).poses is not None
+
+
+def test_an_internal_error_of_the_service_ends_the_stream() -> None:
+    with (
+        listening(Broken(("reppose-code", "internal"))) as target,
+        Client(target) as client,
+        client.stream() as stream,
+    ):
+        stream.send(clip()[0], timestamp_s=100)
+        with pytest.raises(ClientError, match="Internal error") as caught:
+            list(stream)
+        assert caught.value.code == "internal"
 
 
 def test_a_live_stream_answers_every_frame_once_and_slows_down(service: serving.Service) -> None:
