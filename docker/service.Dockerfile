@@ -3,6 +3,10 @@
 # Runs with --read-only, --cap-drop=ALL, --security-opt no-new-privileges and any --user; it writes nothing.
 
 FROM python:3.11-slim-bookworm AS dependencies
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends binutils \
+ && rm -rf /var/lib/apt/lists/*
 COPY docker/requirements.txt /build/
 # pip comes from the base and installs into the environment from outside: nothing that installs is in the image.
 RUN python -m venv --without-pip /opt/venv \
@@ -10,11 +14,15 @@ RUN python -m venv --without-pip /opt/venv \
       --no-deps --no-compile --only-binary=:all: --requirement /build/requirements.txt
 WORKDIR /opt/venv/lib/python3.11/site-packages
 # What nothing here loads goes: ONNX Runtime's library for C programs (Python has its own copy) and its tools that change
-# models; of scipy all but `optimize` and what that stands on; tests; sources and stubs of compiled modules. An image that
-# is built on this one and needs them installs these packages again. Bytecode is made once, here.
+# models; of scipy all but `optimize` and what that stands on; of Pillow what reads AVIF, sets type and converts colours;
+# symbols for debuggers; tests; sources and stubs of compiled modules. An image that is built on this one and needs them
+# installs these packages again. Bytecode is made once, here.
 RUN rm -rf onnxruntime/capi/libonnxruntime.so.* onnxruntime/transformers onnxruntime/quantization onnxruntime/tools \
  && rm -rf scipy/cluster scipy/datasets scipy/fftpack scipy/integrate scipy/interpolate scipy/io scipy/ndimage \
       scipy/odr scipy/signal scipy/stats numpy/distutils cv2/data \
+      PIL/_avif.* PIL/_imagingft.* PIL/_imagingcms.* PIL/_imagingtk.* \
+      pillow.libs/libavif-* pillow.libs/libharfbuzz-* pillow.libs/libfreetype-* pillow.libs/liblcms2-* \
+ && strip --strip-unneeded uvloop/loop.*.so cryptography/hazmat/bindings/_rust.*.so \
  && find numpy scipy -type d -name tests -prune -exec rm -rf {} + \
  && find . -type f \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.[ach]' \) -delete \
  && python -m compileall -q -j 0 --invalidation-mode unchecked-hash -x '/(pygments/(lexers|styles)|numpy/f2py)/' .
