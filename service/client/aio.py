@@ -349,6 +349,7 @@ class AsyncStream:
             while not (await asyncio.wait({read}, timeout=self._patience.silence_s))[0]:
                 if impatient():
                     raise _Broken("the service is silent")
+                self._well = True  # for whom nothing is owed, silence is no trouble
             message = await read
         finally:
             if not read.done():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -163,9 +164,17 @@ def error_from(error: grpc.aio.AioRpcError) -> ClientError:
     """What a call ended with."""
     facts = dict(error.trailing_metadata() or ())
     code = facts.get("reppose-code", "connection")
-    retry_after_s = float(facts["retry-after"]) if "retry-after" in facts else None
     told = error.details() or error.code().name
-    return ClientError(told, code, facts.get("reppose-field"), error.code(), retry_after_s)
+    return ClientError(told, code, facts.get("reppose-field"), error.code(), _seconds(facts.get("retry-after")))
+
+
+def _seconds(told: str | bytes | None) -> float | None:
+    """Of a `retry-after`; None where there is none, or a proxy names a date."""
+    try:
+        seconds = float(told or "nan")
+    except ValueError:
+        return None
+    return seconds if seconds >= 0 and math.isfinite(seconds) else None
 
 
 def _person(pose: pb.Pose, track: pb.Track | None) -> Person:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -221,10 +222,24 @@ class Broken(pose_pb2_grpc.PoseServiceServicer):
         context.abort(grpc.StatusCode.INTERNAL, "Internal error from Core")
 
 
+class Restarted(pose_pb2_grpc.PoseServiceServicer):
+    """Opens streams; the first ends after a second, as if for another server, the next hold."""
+
+    def __init__(self) -> None:
+        self.streams, self.over = 0, threading.Event()
+
+    def EstimateStream(self, request_iterator, context):  # noqa: N802 - named by the contract
+        self.streams += 1
+        first = self.streams == 1
+        yield pb.EstimateStreamResponse(opened=pb.Opened())
+        self.over.wait(1 if first else 60)
+        context.abort(grpc.StatusCode.UNAVAILABLE, "goes")
+
+
 @contextmanager
-def listening(broken: Broken) -> Iterator[str]:
-    server = grpc.server(futures.ThreadPoolExecutor(1))
-    pose_pb2_grpc.add_PoseServiceServicer_to_server(broken, server)
+def listening(servicer: pose_pb2_grpc.PoseServiceServicer) -> Iterator[str]:
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    pose_pb2_grpc.add_PoseServiceServicer_to_server(servicer, server)
     target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     try:
@@ -293,6 +308,18 @@ def test_a_server_that_says_nothing_is_left(service: serving.Service) -> None:
             send(stream, range(3))
             stream.finish()
             assert [answer.poses is None for answer in stream] == [False] * 3
+
+
+def test_a_camera_that_shows_nothing_for_long_outlives_its_server() -> None:
+    servicer = Restarted()
+    patience = Patience(silence_s=0.1, trouble_s=0.3)  # less than the first connection lasts
+    with listening(servicer) as target, Client(target) as client, client.stream(patience=patience) as stream:
+        ends_s = time.monotonic() + 30
+        while stream.connections < 2 and time.monotonic() < ends_s:
+            time.sleep(0.02)
+        assert stream.connections == servicer.streams == 2
+        assert stream.send(clip()[0], timestamp_s=100) == 0
+        servicer.over.set()
 
 
 def test_the_client_needs_no_server_and_no_runtime() -> None:
