@@ -165,7 +165,9 @@ def error_from(error: grpc.aio.AioRpcError) -> ClientError:
     facts = dict(error.trailing_metadata() or ())
     code = facts.get("reppose-code", "connection")
     told = error.details() or error.code().name
-    return ClientError(told, code, facts.get("reppose-field"), error.code(), _seconds(facts.get("retry-after")))
+    return ClientError(
+        told, code, facts.get("reppose-field"), error.code(), _seconds(facts.get("retry-after"))
+    )
 
 
 def _seconds(told: str | bytes | None) -> float | None:

@@ -142,8 +142,8 @@ def test_files_are_held_up_and_lose_nothing(
         plain, error = call.rest()
     assert error is None
     assert [each.WhichOneof("outcome") for each in plain] == ["prediction"] * frames
-    # The rate is a promise to everybody else, so that sooner than this would be wrong on any machine. Of what is unanswered
-    # when the last frame comes, the pixels may be unknown yet: whoever asks next waits for them.
+    # The rate is a promise to everybody else, so that sooner than this would be wrong on any machine. Of what is
+    # unanswered when the last frame comes, the pixels may be unknown yet: whoever asks next waits for them.
     assert time.monotonic() - began_s >= (2 * frames - 1 - window) / 20
 
 
