@@ -20,7 +20,7 @@ from service.metrics import Metrics, StageMetrics, resident_bytes
 from service.pipeline import Device
 from service.predictor import Predictor
 from service.registry import Registry, ServedModel
-from service.runner import Runner
+from service.runner import ON_GPU, Runner
 from service.settings import Settings
 from service.stages import Stages
 
@@ -76,7 +76,7 @@ class Core:
                 default=model is self.registry.default,
             )
             self.metrics.loaded(model.reference, model.load_s, model.memory_bytes)
-            if model.provider in ("cuda", "tensorrt"):
+            if model.provider in ON_GPU:
                 self.metrics.watch_gpus()
         await asyncio.gather(*(model.stop(settings.drain.timeout_s) for model in leaving))
 
@@ -138,7 +138,7 @@ def _open_model(found: Bundle, settings: Settings, limits: ImageLimits, metrics:
 def _device(loaded: Runner, settings: Settings, reference: str, stage_metrics: StageMetrics) -> Device | None:
     """A thread of its own for the calls of the net, where the settings say so or the net runs on a GPU."""
     batch = settings.batch
-    fused = loaded.provider not in ("cuda", "tensorrt") if batch.mode == "auto" else batch.mode == "fused"
+    fused = loaded.provider not in ON_GPU if batch.mode == "auto" else batch.mode == "fused"
     if fused:
         return None
     return Device(

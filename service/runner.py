@@ -29,6 +29,8 @@ PROVIDERS = {
     "openvino": "OpenVINOExecutionProvider",
 }
 """What may run a graph, and ONNX Runtime's name for it."""
+ON_GPU = ("cuda", "tensorrt")
+"""Those of NVIDIA's GPUs."""
 AUTO = ("cuda", "cpu")
 """What `auto` tries, in this order. The others are worth it only where somebody has measured that."""
 

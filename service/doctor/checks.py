@@ -134,7 +134,7 @@ def threads(effective: Effective) -> Iterator[Finding]:
     """Workers against what the process may use."""
     batch = effective.settings.batch
     quota, mine = cpus.quota(), cpus.affinity()
-    by_device = batch.mode == "pipelined" or effective.settings.models.provider in ("cuda", "tensorrt")
+    by_device = batch.mode == "pipelined" or effective.settings.models.provider in runner.ON_GPU
     usable = cpus.usable() * (2 if by_device else 1)
     workers = batch.workers or usable
     limit = "no quota" if quota is None else f"a quota of {quota:g}"
