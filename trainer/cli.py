@@ -189,9 +189,9 @@ def synth_fit(
 
 @app.command()
 def ablate(
-    plan: Annotated[str, typer.Argument(help="YAML plan, or the name of a shipped one: survey.")],
+    plan: Annotated[str, typer.Argument(help="YAML plan, or the name of a shipped one.")],
     data: DataRoot = Path("data"),
-    out: Annotated[Path, typer.Option(help="Folder of the run folders.")] = Path("runs/ablation"),
+    out: Annotated[Path | None, typer.Option(help="Folder of the run folders; default: runs/PLAN.")] = None,
     row: Annotated[list[str] | None, typer.Option(help="Only this row; repeat for more.")] = None,
     jobs: Annotated[int, typer.Option(min=0, help="Runs side by side; 0 = one per core.")] = 0,
     report: Annotated[
@@ -209,7 +209,7 @@ def ablate(
     """
     from trainer import ablation
 
-    chosen = ablation.load(plan)
+    chosen, out = ablation.load(plan), out or Path("runs") / Path(plan).stem
     if report is None:
         todo = ablation.trials(chosen, out, row or [])
         ablation.run(todo, data, jobs or len(os.sched_getaffinity(0)), typer.echo)

@@ -60,6 +60,8 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
     "okdhp fau": {"distillation": {"okdhp": {"ensemble": "fau", "branches": 2}}},
     "okdhp groups": {"distillation": {"okdhp": {"ensemble": "groups"}}},
     "netaug": {"distillation": {"netaug": {}}},
+    "okdhp in netaug": {"distillation": {"okdhp": {"branches": 2}, "netaug": {"multipliers": [1, 2]}}},
+    "okdhp fau in netaug": {"distillation": {"okdhp": {"ensemble": "fau"}, "netaug": {}}},
     "netaug of rle": {"net": {"head": "rle"}, "distillation": {"netaug": {"multipliers": [1, 2]}}},
     "teacher": {"distillation": {"teacher": {"bundle": "made"}}},
     "teacher of points": {"net": {"head": "rle"}, "distillation": {"teacher": {"bundle": "made"}}},
@@ -180,7 +182,18 @@ def test_depth_is_learnt_from_crops_with_a_depth_label_alone(root: Path) -> None
     assert made.net.module.head.points.bias.grad.view(-1, 3)[:, 2].any()
 
 
-@pytest.mark.parametrize("name", ["okdhp", "okdhp fau", "okdhp groups", "netaug", "netaug of rle"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "okdhp",
+        "okdhp fau",
+        "okdhp groups",
+        "netaug",
+        "netaug of rle",
+        "okdhp in netaug",
+        "okdhp fau in netaug",
+    ],
+)
 def test_what_only_training_needs_drops_out(name: str, root: Path) -> None:
     config = resolved(TECHNIQUES[name])
     without = config.model_copy(update={"distillation": type(config.distillation)()})
@@ -221,7 +234,8 @@ def test_what_the_objective_learns_is_in_the_optimiser_without_decay() -> None:
         ({"net": {"classes": ["one"]}}, "classes: at least two"),
         ({"net": {"head": "rle"}, "distillation": {"okdhp": {}}}, "distillation.okdhp: only for a softmax"),
         ({"losses": {"bone": 1}, "distillation": {"okdhp": {}}}, "distillation.okdhp: only with losses.heatmap"),
-        ({"distillation": {"okdhp": {}, "netaug": {}}}, "distillation: choose one of okdhp, netaug"),
+        ({"distillation": {"netaug": {}, "teacher": {"bundle": "made"}}}, "distillation: choose teacher or one"),
+        ({"distillation": {"okdhp": {"ensemble": "groups"}, "netaug": {}}}, "distillation: netaug does not go"),
         ({"net": {"head": "dsnt"}, "losses": {"coordinates": {"kind": "laplace"}}}, "learns the scale"),
         ({"root": "tail"}, "root: body19 has no keypoint 'tail'"),
         (

@@ -207,6 +207,7 @@ class BranchedNet(nn.Module):
         ensemble: Ensemble = "mean",
     ) -> None:
         super().__init__()
+        self.config = config
         self.net = PoseNet(config, keypoints)
         self.others = nn.ModuleList(_tail(config, keypoints) for _ in range(branches - 1))
         self.gate = FeatureAggregation(config.widths[2], keypoints, branches) if ensemble == "fau" else None

@@ -1,4 +1,4 @@
-"""The `distillation` section of a configuration: at most one of three ways to learn from more than the labels."""
+"""The `distillation` section of a configuration: three ways to learn from more than the labels."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Teaching(Mixing):
 
 
 class Distillation(BaseModel):
-    """At most one of these."""
+    """A teacher; or online distillation, network augmentation or both, where the wider net has branches as well."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -62,10 +62,11 @@ class Distillation(BaseModel):
     """Distillation from a bundle."""
 
     @model_validator(mode="after")
-    def _one(self) -> Self:
-        chosen = [name for name in type(self).model_fields if getattr(self, name) is not None]
-        if len(chosen) > 1:
-            raise ValueError(f"choose one of {', '.join(chosen)}")
+    def _go_together(self) -> Self:
+        if self.teacher is not None and self.reshapes:
+            raise ValueError("choose teacher or one of okdhp, netaug")
+        if self.netaug is not None and self.okdhp is not None and self.okdhp.ensemble == "groups":
+            raise ValueError("netaug does not go with okdhp.ensemble groups, whose heads read several widths")
         return self
 
     @property

@@ -1,7 +1,8 @@
 """From a configuration to the net that is trained, and from that to the net that is left of it.
 
 Every net that is trained takes normalised crops and answers tensors by name, see `nets.heads`. Two wrappers drop out
-again: `Branched` (OKDHP) and `netaug.NetAug`. Names of weights are those of `PoseNet`, whatever heads there are.
+again: `Branched` (OKDHP) and `netaug.NetAug`, which may hold a branched net. Names of weights are those of `PoseNet`,
+whatever heads there are.
 """
 
 from __future__ import annotations
@@ -103,13 +104,13 @@ def plain(config: RunConfig) -> HeadedNet:
 
 def net(config: RunConfig) -> nn.Module:
     """The net that is trained."""
-    how = config.distillation
+    how, build = config.distillation, _builder(config)
     if how.okdhp is not None:
         keypoints = len(skeletons.skeleton(config.skeleton))
-        return Branched(config.net, keypoints, branches=how.okdhp.branches, ensemble=how.okdhp.ensemble)
-    if how.netaug is not None:
-        return NetAug(_builder(config), config.net, how.netaug.multipliers)
-    return plain(config)
+        build = partial(
+            Branched, keypoints=keypoints, branches=how.okdhp.branches, ensemble=how.okdhp.ensemble
+        )
+    return build(config.net) if how.netaug is None else NetAug(build, config.net, how.netaug.multipliers)
 
 
 def deployable(trained: nn.Module, config: RunConfig, crops: Iterable[Tensor] = ()) -> nn.Module:
@@ -121,7 +122,7 @@ def deployable(trained: nn.Module, config: RunConfig, crops: Iterable[Tensor] = 
         crops: normalised training crops in batches, for the running statistics of a net trained with NetAug.
     """
     if isinstance(trained, NetAug):
-        return trained.exported(crops).eval()
+        trained = trained.exported(crops)
     if isinstance(trained, Branched):
         left = plain(config)
         left.load_state_dict(trained.exported().state_dict())

@@ -12,6 +12,7 @@ from torch import nn
 
 from trainer.distill import netaug
 from trainer.distill.netaug import NetAug
+from trainer.distill.okdhp import BranchedNet
 from trainer.ema import WeightEma
 from trainer.nets.pose import NetConfig, PoseNet, multiply_adds
 from trainer.nets.reparam import FORMS
@@ -150,6 +151,25 @@ def test_sorting_leaves_the_wider_net_and_puts_the_important_channels_first(form
             for weight in (net.net.smooth8.dense_weight, net.net.smooth8.point_weight)
         )
         assert (readers.diff() <= 0).all()
+
+
+@pytest.mark.parametrize("ensemble", ["mean", "fau"])
+@torch.no_grad()
+def test_a_net_with_branches_is_a_slice_and_is_sorted_like_any_other(ensemble):
+    torch.manual_seed(0)
+    net = NetAug(
+        partial(BranchedNet, keypoints=5, branches=3, ensemble=ensemble), CONFIG, multipliers=(1.0, 2.0)
+    )
+    for parameter in net.parameters():
+        parameter += 0.1 * torch.randn_like(parameter)
+    net, x = net.double().eval(), crops().double()
+    wide, target, exported = net.net(x), net(x), net.exported()(x)
+    for one, other in ((exported.branches, target.branches), (exported.ensemble, target.ensemble)):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+    net.reorder(net.channel_orders())
+    torch.testing.assert_close(net.net(x).branches, wide.branches, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(net.net(x).ensemble, wide.ensemble, rtol=1e-9, atol=1e-9)
+    assert (net(x).branches - target.branches).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("kind", [partial(torch.optim.SGD, lr=0.05, momentum=0.9), torch.optim.AdamW])
