@@ -34,7 +34,7 @@ Numbers = NDArray[np.floating[Any]]
 
 
 def fits(
-    net: Net, manifest: BundleManifest, people: list[Person], *, keypoints: bool = True
+    net: Net, manifest: BundleManifest, people: list[Person], *, keypoints: bool = True, heads: bool = True
 ) -> dict[str, Fit]:
     """What the labels of a set allow, by name of the output; `SCORES` for keypoints.
 
@@ -42,19 +42,22 @@ def fits(
         net: the graph that the manifest describes; it may be calibrated already.
         manifest: of the net.
         people: an annotated set that was not learnt from.
-        keypoints: whether their scores are calibrated too.
+        keypoints: whether their scores are calibrated.
+        heads: whether presence and classes are.
     """
     images, matrices = evaluate.crops(people, manifest.input.size, manifest.input.padding)
     maps = {each.of: each for each in manifest.calibration}
-    said = evaluate.further(net, images) if manifest.presence or manifest.classes else {}
+    classes = manifest.classes if heads else ()
+    presence = manifest.presence if heads else None
+    said = evaluate.further(net, images) if presence or classes else {}
     found: dict[str, Fit | None] = {}
-    if (presence := manifest.presence) is not None:
+    if presence is not None:
         known = np.array([person.presence is not None for person in people])
         there = np.array([person.presence == 1 for person in people])
         found[presence.name] = _events(
             _odds(said[presence.name], maps.get(presence.name))[known], there[known]
         )
-    for each in manifest.classes:
+    for each in classes:
         found[each.name] = _classes(said[each.name], each, people, maps.get(each.name))
     if keypoints and any(person.visible.any() for person in people):
         found[SCORES] = _events(*_keypoints(net, manifest, people, images, matrices))
@@ -62,7 +65,7 @@ def fits(
 
 
 def on(
-    people: list[Person], data: str, command: str, *, keypoints: bool
+    people: list[Person], data: str, command: str, *, keypoints: bool, heads: bool
 ) -> Callable[[onnx.ModelProto, BundleManifest], Calibrated]:
     """A function that calibrates a graph on a set that it was not learnt from, for `export.export`.
 
@@ -70,11 +73,12 @@ def on(
         people: of the set.
         data: its name.
         command: that was run.
-        keypoints: whether scores of keypoints are calibrated too.
+        keypoints: whether scores of keypoints are calibrated.
+        heads: whether presence and classes are.
     """
 
     def calibrate(model: onnx.ModelProto, manifest: BundleManifest) -> Calibrated:
-        found = fits(OnnxNet(model.SerializeToString()), manifest, people, keypoints=keypoints)
+        found = fits(OnnxNet(model.SerializeToString()), manifest, people, keypoints=keypoints, heads=heads)
         maps = {name: fit.affine for name, fit in found.items()}
         return calibrated(model, manifest, maps), _with(manifest, described(found, manifest, data, command))
 

@@ -366,10 +366,10 @@ def export(
     images: Images = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite a bundle of this version.")] = False,
     calibrate: Annotated[
-        Literal["all", "heads", "nothing"],
+        Literal["all", "heads", "scores", "nothing"],
         typer.Option(
             help="What shall come true as often as it says, on the run's validation sets: presence and classes "
-            "(heads), the scores of keypoints too (all)."
+            "(heads), the scores of keypoints (scores), or both."
         ),
     ] = "all",
 ) -> None:
@@ -410,7 +410,8 @@ def calibrate(
         str | None, typer.Option(help="Of the new bundle; default: VERSION-calibrated.")
     ] = None,
     only: Annotated[
-        Literal["all", "heads"], typer.Option(help="heads: leave the scores of keypoints as they are.")
+        Literal["all", "heads", "scores"],
+        typer.Option(help="heads: presence and classes; scores: of keypoints. The others stay as they are."),
     ] = "all",
     measure: Annotated[
         list[Path] | None, typer.Option(help="Sets to measure anew for the model card; repeat for more.")

@@ -78,8 +78,8 @@ def _decoder(asked: str | None, manifest: BundleManifest) -> str | None:
     return used
 
 
-What = Literal["all", "heads", "nothing"]
-"""What is calibrated: `heads` are presence and classes, `all` the scores of keypoints too."""
+What = Literal["all", "heads", "scores", "nothing"]
+"""What is calibrated: `heads` are presence and classes, `scores` those of keypoints."""
 
 
 def export(
@@ -115,7 +115,8 @@ def export(
             [each for found in validation.values() for each in found],
             ", ".join(validation),
             f"reppose-train export {run.as_posix()} --data DATA{what}",
-            keypoints=calibrated == "all",
+            keypoints=calibrated in ("all", "scores"),
+            heads=calibrated in ("all", "heads"),
         )
     return exporting.export(folder, out, version, crops, measured, replace=replace, calibrate=fitted)
 
@@ -157,7 +158,13 @@ def calibrate(
     read_sets = dict(_read(sets, images, root, skeleton))
     people_of_all = [each for people_of_one in read_sets.values() for each in people_of_one]
     net = exporting.OnnxNet(found.model_path)
-    fits = calibrating.fits(net, found.manifest, people_of_all, keypoints=calibrated == "all")
+    fits = calibrating.fits(
+        net,
+        found.manifest,
+        people_of_all,
+        keypoints=calibrated in ("all", "scores"),
+        heads=calibrated in ("all", "heads"),
+    )
     if not fits:
         raise DataError("the sets have too few labels of anything that could be calibrated")
     if plot is not None:

@@ -181,6 +181,13 @@ def test_heads_are_calibrated_at_export_on_the_validation_set(trained_hand, tmp_
     assert [each.of for each in heads.manifest.calibration] == [*HEADS]
     assert {each.data for each in heads.manifest.calibration} == {"val"}
     assert [each.of for each in everything.manifest.calibration] == [*HEADS, "scores"]
+    # Scores alone, afterwards, leave the heads as they are.
+    both = commands.calibrate(
+        str(heads.folder), trained_hand.root, [VAL], out=tmp_path, version="3", calibrated="scores"
+    )
+    *others, scored = both.manifest.calibration
+    assert others == [*heads.manifest.calibration]
+    assert (scored.of, "--only scores" in scored.command) == ("scores", True)
     # The graph's own copy of the manifest says the same.
     inside = {each.key: each.value for each in onnx.load(everything.model_path).metadata_props}
     assert bundle.manifest_from_metadata(inside).calibration == everything.manifest.calibration
