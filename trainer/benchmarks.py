@@ -21,6 +21,7 @@ from typing import Any, Self
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from model_zoo import geometry, skeletons
@@ -45,7 +46,8 @@ Floats = NDArray[np.floating[Any]]
 class Entrant:
     """One net in the comparison."""
 
-    name: str
+    net: str
+    """Name of the bundle, with its version, or of the peer."""
     licence: str
     keypoints: tuple[str, ...]
     """That it answers."""
@@ -62,6 +64,13 @@ class Entrant:
     further: Callable[[list[Person]], list[Score]] = lambda people: []
     """Figures of what it says beside keypoints."""
     ratio: float = float("nan")
+    precision: str = ""
+    """Of a graph of ours."""
+
+    @property
+    def name(self) -> str:
+        """Of the net and the precision."""
+        return f"{self.net} {self.precision}".rstrip()
 
 
 def entrant(bundle: Bundle, precision: str) -> Entrant:
@@ -91,10 +100,12 @@ def entrant(bundle: Bundle, precision: str) -> Entrant:
             net.served(shown[0])
         return (time.process_time() - began) / calls * 1e3
 
-    name = f"{bundle.name}@{bundle.version} {precision}"
+    name = f"{bundle.name}@{bundle.version}"
     size = f"{manifest.macs / 1e6:.0f} / {manifest.parameters / 1e6:.2f}"
     terms = manifest.licence.partition(":")[0]
-    return Entrant(name, terms, manifest.keypoints, predict, timed, size, further=further)
+    return Entrant(
+        name, terms, manifest.keypoints, predict, timed, size, further=further, precision=precision
+    )
 
 
 class Peer:
@@ -280,15 +291,34 @@ def _table(heads: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _chart(entrants: Sequence[Entrant], shown: Sequence[str], path: Path) -> None:
-    figure = Figure(figsize=(4.2 * len(shown), 3.6), layout="constrained")
+    """A panel for each figure; one colour for both precisions of a net, 8 bits hollow."""
+    figure = Figure(figsize=(3.4 * len(shown), 3.9), layout="constrained")
+    colours = {name: f"C{index}" for index, name in enumerate(dict.fromkeys(each.net for each in entrants))}
     for index, name in enumerate(shown):
         axes = figure.add_subplot(1, len(shown), index + 1)
         for each in (one for one in entrants if name in one.figures):
-            place = each.ratio, each.figures[name]
-            axes.scatter(*place, marker="o" if each.ours else "s", color="C0" if each.ours else "C1")
-            axes.annotate(each.name, place, xytext=(4, 4), textcoords="offset points", fontsize=6)
+            colour = colours[each.net]
+            axes.scatter(
+                each.ratio,
+                each.figures[name],
+                marker="o" if each.ours else "s",
+                facecolor="none" if each.precision == "int8" else colour,
+                edgecolor=colour,
+                linewidth=1.5,
+                label=each.name,
+            )
         axes.set_xscale("log")
-        axes.set_xlabel("processor time on one thread, relative")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FormatStrFormatter("%gx"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("processor time of a crop, one thread", fontsize=9)
         axes.set_title(name, fontsize=9)
         axes.grid(alpha=0.3)
+    # A figure that a peer does not answer has fewer dots than others: the legend is that of all of them.
+    dots = {
+        label: dot
+        for axes in figure.axes
+        for dot, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(dots.values(), dots.keys(), loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path, dpi=110)
