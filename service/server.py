@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from service import opening
 from service.core import build_core
+from service.errors import StartupError
 from service.health import Readiness
 from service.listeners import HttpListener, allow_open_files, authority
 from service.logs import facts, log
@@ -53,6 +54,7 @@ class Server:
         self.grpc_port: int = self._rpc.port
         self.app = self._build_app()
         self._loading = asyncio.Lock()
+        self._stopping = False
 
     def _open(self, settings: Settings) -> None:
         """Everything that can be wrong with what the settings name, but for the models' graphs. Raises StartupError."""
@@ -147,9 +149,12 @@ class Server:
             self._certificates.reread()
 
     async def reload(self) -> None:
-        """Serve what is under the roots now; where that fails, raise why and go on with what is served."""
+        """Serve what is under the roots now; where that fails, raise why and go on with what is served. A service that
+        stops loads nothing any more: StartupError."""
         async with self._loading:
             try:
+                if self._stopping:
+                    raise StartupError("the service is stopping")
                 await self._core.load(self._settings)
             except Exception as error:
                 self._core.metrics.reloads.labels("failed").inc()
@@ -162,6 +167,7 @@ class Server:
     async def stop(self) -> bool:
         """Drain and stop; whether everything that was accepted was answered in time."""
         drain = self._settings.drain
+        self._stopping = True
         was_ready = self._readiness.ready
         await self._say("the service is stopping")
         if was_ready:  # else no balancer sends anything here, and a start that failed shall end at once

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.errors import NotReady, Overloaded
+from service.errors import NotReady, Overloaded, StartupError
 from service.health import Readiness
 from service.images import ImageLimits
 from service.metrics import Metrics
@@ -148,6 +148,8 @@ def test_the_server_can_be_run_from_code_and_tells_its_ports(tiny_bundle_root: A
             ready = await client.get(f"http://127.0.0.1:{server.http_port}/healthz/ready")
         assert ready.status_code == 200
         assert await server.stop()
+        with pytest.raises(StartupError, match="stopping"):
+            await server.reload()  # whose models nobody would stop
 
     asyncio.run(test())
 
