@@ -70,12 +70,16 @@ def test_a_row_is_all_changes_on_its_way() -> None:
     assert config.net.widths == (16, 16, 16, 16)  # of the base
 
 
-@pytest.mark.parametrize("name", ["survey", "hands", "pretraining", "randomisations"])
-def test_a_shipped_plan_is_valid_in_every_row(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "lengths"),
+    # What mixes photographs with made people is as long in steps, and in looks at photographs.
+    [("survey", 1), ("hands", 1), ("pretraining", 2), ("randomisations", 1)],
+)
+def test_a_shipped_plan_is_valid_in_every_row(name: str, lengths: int) -> None:
     plan = ablation.load(name)
     configs = [plan.config(row.name, seed) for row in plan.rows for seed in plan.seeds]
     assert len({config.model_dump_json() for config in configs}) == len(configs)
-    assert len({config.epochs for config in configs}) == 1
+    assert len({config.epochs for config in configs}) == lengths
 
 
 @pytest.mark.parametrize(
