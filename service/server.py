@@ -152,9 +152,9 @@ class Server:
         """Serve what is under the roots now; where that fails, raise why and go on with what is served. A service that
         stops loads nothing any more: StartupError."""
         async with self._loading:
+            if self._stopping:
+                raise StartupError("the service is stopping")
             try:
-                if self._stopping:
-                    raise StartupError("the service is stopping")
                 await self._core.load(self._settings)
             except Exception as error:
                 self._core.metrics.reloads.labels("failed").inc()

@@ -14,7 +14,7 @@ from itertools import islice
 import numpy as np
 
 from model_zoo import geometry
-from model_zoo.errors import HeatmapError
+from model_zoo.errors import HeatmapError, UnknownDecoder
 from model_zoo.scores import SURE_SCORE, of_rules
 from model_zoo.skeletons import Skeleton
 from service import decoding, heads, images, render
@@ -321,7 +321,10 @@ class Stages:
         """What every decoder finds in one crop."""
         readings = []
         for name in decoding.names(self._manifest):
-            decoder = decoding.pick(self._manifest, name, on_heatmaps=True)
+            try:
+                decoder = decoding.pick(self._manifest, name, on_heatmaps=True)
+            except UnknownDecoder as error:  # a plug-in that cannot be loaded, which nobody named
+                raise HeatmapError(str(error)) from error
             points, scores = decoding.read(decoder, self._manifest, heatmaps, maps)
             readings.append(Reading(name, *as_told(points[0], scores[0])))
         return tuple(readings)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import sys
 from collections.abc import Awaitable, Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,25 @@ def test_a_decoder_that_answers_nonsense_harms_only_those_who_asked_for_it(
         assert "nonsense" in str(error)
     for answer in (first, third, fifth):
         assert_same_pose(answer.poses[0], scene.joints, atol=2 * CELL_PX)
+
+
+def test_a_decoder_that_cannot_be_loaded_is_the_fault_of_those_who_name_it_alone(
+    tiny_bundle_root: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = EntryPoint("gone", "no_such_package:decode", codecs.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(codecs, "decoders", lambda: codecs.InstalledDecoders({"gone": gone}))
+    asked = [Options(decoder="gone"), Options(compare=True), Options()]
+
+    async def test(core: Core) -> list[Any]:
+        ask = [core.predictor.predict(Frame(scene.png), options) for options in asked]
+        return await asyncio.gather(*ask, return_exceptions=True)
+
+    named, compared, answer = with_core(tiny_bundle_root, test)
+    assert status.status_of(named) is status.status_of(UnknownDecoder())
+    assert status.status_of(compared) is status.INTERNAL
+    assert "'gone' cannot be loaded" in str(named)
+    assert "'gone' cannot be loaded" in str(compared)
+    assert_same_pose(answer.poses[0], scene.joints, atol=2 * CELL_PX)
 
 
 def far_away(heatmaps: np.ndarray, codec: object) -> tuple[np.ndarray, np.ndarray]:
