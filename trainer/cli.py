@@ -216,7 +216,8 @@ def ablate(
         return
     from trainer import ablation_report
 
-    command = f"reppose-train ablate {plan} --data DATA --report {report}"
+    timed = "" if latency else "--no-latency "
+    command = f"reppose-train ablate {plan} --data DATA {timed}--report {report}"
     ablation_report.write(chosen, out, data, report, command, latency)
     typer.echo(f"wrote {report}")
 
