@@ -9,6 +9,7 @@ repeated, one that was interrupted goes on.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -149,9 +150,12 @@ class Trial:
 
     @property
     def finished(self) -> bool:
-        """Whether its last epoch is measured."""
+        """Whether its last epoch is measured; a run of another configuration in its place is none of the plan's."""
         try:
-            return self.folder.metrics()[-1]["epoch"] == self.config.epochs
+            return (
+                self.folder.metrics()[-1]["epoch"] == self.config.epochs
+                and self.folder.config() == self.config
+            )
         except CheckpointError:
             return False
 
@@ -278,7 +282,7 @@ def _started(trial: Trial, data: Path, cache: Path) -> subprocess.Popen[bytes]:
     shared = folder.parent / "cache"
     kept = _cache_of(trial, cache)
     kept.mkdir(exist_ok=True)
-    if not shared.is_symlink():
+    with contextlib.suppress(FileExistsError):  # another seed of the row was here first
         shared.symlink_to(os.path.relpath(kept, folder.parent))
     wanted = folder / "wanted.yaml"
     wanted.write_text(configuration.dump(trial.config), "utf-8")

@@ -23,6 +23,7 @@ from trainer import ablation_figures as figures
 from trainer import commands, evaluate, export, metrics, quantise
 from trainer.ablation import Plan, Row, Trial, results
 from trainer.ablation_figures import Found, Spread
+from trainer.config import RunConfig
 from trainer.data.loader import read
 from trainer.errors import CheckpointError
 from trainer.export import OnnxNet
@@ -65,7 +66,9 @@ def write(plan: Plan, out: Path, data: Path, document: Path, command: str, laten
         *([("Curves", curves)] if figures.draw_curves(found, columns, curves) else []),
     ]
     config = found[0][1][0].config
-    sizes = ", then ".join(f"{each.epochs} epochs at {each.height}x{each.width}" for each in config.phases)
+    lengths = {row.name: _length(done[0].config) for row, done in found}
+    usual = lengths[found[0][0].name]
+    others = [f"`{name}` has {length}" for name, length in lengths.items() if length != usual]
     names = list(columns.values())
     gains = [_gains(found, row, columns) for row, _ in found]
     decoders = _decoders(found, data)
@@ -73,10 +76,11 @@ def write(plan: Plan, out: Path, data: Path, document: Path, command: str, laten
     lines = [
         f"# {document.stem.replace('-', ' ').capitalize()}",
         "",
-        f"Every row: {sizes}, batch {config.optimisation.batch}; on the validation sets, after the last",
+        f"Every row{' but those below' if others else ''}: {usual}; on the validation sets, after the last",
         f"epoch, by decoder `{config.codec.decoder}` where there are heatmaps. Behind a figure stands the standard",
         "deviation over the seeds that are finished.",
         "Such short runs show what helps early; a long schedule may rank otherwise.",
+        *([f"Other lengths: {', '.join(others)}."] if others else []),
         *([f"Not finished by any seed yet: {', '.join(missing)}."] if missing else []),
         "",
         f"Written by `{command}`.",
@@ -97,6 +101,11 @@ def write(plan: Plan, out: Path, data: Path, document: Path, command: str, laten
     if decoders:
         lines += ["## Decoders on the same weights", "", *_markdown(decoders[0], decoders[1:]), ""]
     document.write_text("\n".join(lines), "utf-8")
+
+
+def _length(config: RunConfig) -> str:
+    phases = ", then ".join(f"{each.epochs} epochs at {each.height}x{each.width}" for each in config.phases)
+    return f"{phases}, batch {config.optimisation.batch}"
 
 
 _GAINS = (
@@ -160,8 +169,8 @@ def _decoders(found: Found, data: Path) -> Table:
 
 
 def _measured_decoders(trial: Trial, data: Path) -> dict[str, dict[str, float]]:
-    kept = trial.folder.path / "decoders.json"
-    if kept.is_file():
+    kept, measured = trial.folder.path / "decoders.json", trial.folder.path / "metrics.csv"
+    if kept.is_file() and kept.stat().st_mtime >= measured.stat().st_mtime:
         return json.loads(kept.read_text("utf-8"))
     config = trial.config
     metric = metrics.headline_name(skeletons.skeleton(config.skeleton))

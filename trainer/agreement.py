@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def measure(
             output.name: float(np.abs(answer[output.name] - expected[output.name]).max()) for output in more
         }
         depth_px = off.pop(further.DEPTH, None)
-        apart[name] = {"depth_px": depth_px, "probability": max(off.values(), default=None)}
+        apart[name] = {"depth_px": depth_px, "probability": float(np.max([*off.values()])) if off else None}
     return [each.model_copy(update=apart.get(each.net, {})) for each in found]
 
 
@@ -106,9 +107,10 @@ def _of_keypoints(
 
 
 def _farthest(some: Numbers, others: Numbers, scores: Numbers) -> float:
-    """Largest distance of sure keypoints; a net that is sure of nothing is compared where it is surest."""
-    sure = scores >= min(SURE, scores.max())
-    return float(np.linalg.norm(some - others, axis=-1)[sure].max())
+    """Largest distance of sure keypoints; a net that is sure of nothing is compared where it is surest; NaN
+    where scores are."""
+    sure = scores >= np.minimum(SURE, scores.max())
+    return float(np.linalg.norm(some - others, axis=-1)[sure].max()) if sure.any() else math.nan
 
 
 def _decoded(maps: NDArray[np.float32], config: RunConfig) -> tuple[Numbers, Numbers]:

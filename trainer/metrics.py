@@ -202,14 +202,16 @@ def presence_auc(people: list[Person], probabilities: NDArray[np.floating[Any]])
 
     Args:
         people: N crops, with a presence or without.
-        probabilities: (N,) that somebody is there.
+        probabilities: (N,) that somebody is there; NaN is wrong, whoever is there.
 
     Returns:
         The figure; None where not both kinds are labelled.
     """
     known = np.array([person.presence is not None for person in people])
     there = np.array([person.presence == 1 for person in people])
-    some, none = (np.asarray(probabilities, np.float64)[known & each] for each in (there, ~there))
+    said = np.asarray(probabilities, np.float64)
+    said = np.where(np.isnan(said), np.where(there, -np.inf, np.inf), said)
+    some, none = (said[known & each] for each in (there, ~there))
     if not len(some) or not len(none):
         return None
     below = np.searchsorted(np.sort(none), some, side="left")
@@ -225,7 +227,7 @@ def class_accuracy(
 
     Args:
         people: N crops.
-        probabilities: (N, C).
+        probabilities: (N, C); a crop with a NaN is wrong.
         of: `gesture` or `handedness`, the label that is meant.
         labels: names of the C classes.
 
@@ -236,8 +238,8 @@ def class_accuracy(
     rows = [row for row, label in enumerate(truth) if label in labels]
     if not rows:
         return None
-    said = np.asarray(probabilities).argmax(axis=-1)
-    right = {label: [labels[said[row]] == label for row in rows if truth[row] == label] for label in labels}
+    said = [None if np.isnan(each).any() else labels[each.argmax()] for each in np.asarray(probabilities)]
+    right = {label: [said[row] == label for row in rows if truth[row] == label] for label in labels}
     rates = {label: 100 * float(np.mean(each)) for label, each in right.items() if each}
     every = [each for label in labels for each in right[label]]
     return Score(f"{of} accuracy", 100 * float(np.mean(every)), len(rows), rates)

@@ -123,6 +123,14 @@ def test_every_run_is_finished_and_none_is_repeated(done: Any) -> None:
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
 
 
+def test_a_run_of_another_configuration_is_not_the_plans(done: Any) -> None:
+    _, _, out = done
+    base = people_made.run_document(phases=[{"epochs": 1, "height": 64, "width": 64}], validate_every=1)
+    changed = Plan.model_validate(document(base=base | {"optimisation": {"batch": 4}}))
+    assert not any(each.finished for each in ablation.trials(changed, out))
+    assert not list(ablation.results(changed, out))
+
+
 def test_a_run_that_fails_is_named(done: Any, tmp_path: Path) -> None:
     plan, _, _ = done
     with pytest.raises(ConfigError, match=r"row first, seed 1 failed; see .*log\.txt"):

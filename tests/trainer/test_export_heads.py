@@ -142,6 +142,31 @@ def test_depth_that_differs_is_refused(trained_hand, crops):
         agreement.check(agreement.measure(net, {"other": Deeper()}, config, crops))
 
 
+@pytest.mark.parametrize(
+    ("output", "where"), [("presence", "probabilities"), ("class", "probabilities"), ("depth", "depths")]
+)
+def test_what_is_no_number_agrees_with_nothing(output, where, trained_hand, crops):
+    config = trained_hand.config
+    net = Torch(export.trained_net(trained_hand.folder), config, CPU)
+
+    class Broken:
+        """The same net, which does not know one thing of one crop."""
+
+        def keypoints(self, images: np.ndarray) -> np.ndarray:
+            return net.keypoints(images)
+
+        def further(self, images: np.ndarray) -> dict[str, np.ndarray]:
+            said = net.further(images)
+            name = next(
+                each for each in said if each.startswith(output) or (output, each) == ("class", "gesture")
+            )
+            said[name][-1] = np.nan
+            return said
+
+    with pytest.raises(ExportError, match=f"by nan.* in its {where}"):
+        agreement.check(agreement.measure(net, {"other": Broken()}, config, crops))
+
+
 @pytest.mark.parametrize("head", ["softmax", "linear", "rle", "simcc"])
 def test_every_keypoint_head_goes_with_the_others(head, crops):
     """Also those with heatmaps, whose graph answers both forms of keypoints."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -189,3 +190,17 @@ def test_people_without_coco_s_joints_are_not_counted() -> None:
     bare = standing(*COCO17.keypoints)
     score = average_precision((standing(), moved()), (bare, moved()))
     assert (score.people, score.value) == (1, pytest.approx(100))
+
+
+def test_what_is_no_number_is_wrong_whoever_is_there() -> None:
+    there = [replace(standing(), presence=float(number < 3), gesture="0") for number in range(6)]
+    said = np.array([0.9, 0.8, 0.7, 0.3, 0.2, 0.1])
+    assert metrics.presence_auc(there, said).value == 100.0
+    for wrong in ([0, 1, 2], [3, 4, 5], range(6)):
+        broken = said.copy()
+        broken[list(wrong)] = np.nan
+        assert metrics.presence_auc(there, broken).value == 0.0
+    sure = np.tile([0.9, 0.1], (6, 1))
+    assert metrics.class_accuracy(there, sure, "gesture", ("0", "1")).value == 100.0
+    sure[1] = np.nan  # of the three that are there
+    assert metrics.class_accuracy(there, sure, "gesture", ("0", "1")).value == pytest.approx(200 / 3)
