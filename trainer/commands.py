@@ -82,6 +82,10 @@ What = Literal["all", "heads", "scores", "nothing"]
 """What is calibrated: `heads` are presence and classes, `scores` those of keypoints."""
 
 
+def _parts(what: What) -> dict[str, bool]:
+    return {"keypoints": what in ("all", "scores"), "heads": what in ("all", "heads")}
+
+
 def export(
     run: Path,
     out: Path,
@@ -115,8 +119,7 @@ def export(
             [each for found in validation.values() for each in found],
             ", ".join(validation),
             f"reppose-train export {run.as_posix()} --data DATA{what}",
-            keypoints=calibrated in ("all", "scores"),
-            heads=calibrated in ("all", "heads"),
+            **_parts(calibrated),
         )
     return exporting.export(folder, out, version, crops, measured, replace=replace, calibrate=fitted)
 
@@ -158,13 +161,7 @@ def calibrate(
     read_sets = dict(_read(sets, images, root, skeleton))
     people_of_all = [each for people_of_one in read_sets.values() for each in people_of_one]
     net = exporting.OnnxNet(found.model_path)
-    fits = calibrating.fits(
-        net,
-        found.manifest,
-        people_of_all,
-        keypoints=calibrated in ("all", "scores"),
-        heads=calibrated in ("all", "heads"),
-    )
+    fits = calibrating.fits(net, found.manifest, people_of_all, **_parts(calibrated))
     if not fits:
         raise DataError("the sets have too few labels of anything that could be calibrated")
     if plot is not None:
