@@ -81,6 +81,6 @@ def key(
             typer.echo(secret, err=True)
             return
         keys.add(file, entry)
-    except (BadCredentialFile, OSError, OverflowError, ValueError) as error:
+    except (BadCredentialFile, OSError, OverflowError) as error:
         fail(f"no key was made: {error}")
     typer.echo(secret)
