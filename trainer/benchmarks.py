@@ -8,16 +8,12 @@ says.
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -31,9 +27,9 @@ from trainer import evaluate
 from trainer.benchmark_families import Family
 from trainer.data import people as reading
 from trainer.data.people import Person
-from trainer.errors import DataError
 from trainer.export import OnnxNet
 from trainer.metrics import Score
+from trainer.peer import Peer
 
 TURNS, CALLS = 30, 5
 """How often each net is timed, and calls of each turn."""
@@ -108,73 +104,24 @@ def entrant(bundle: Bundle, precision: str) -> Entrant:
     )
 
 
-class Peer:
-    """A program that runs somebody else's net, as `trainer/peers` has them.
+def entrant_of(peer: Peer, family: Family) -> Entrant:
+    """A peer, which is shown crops as it likes them."""
 
-    Args:
-        python: of the environment that has the net.
-        family: whose peer it is; its `peer` is run.
+    def crops(people: list[Person]) -> tuple[Crops, Floats]:
+        return evaluate.crops(people, family.peer_size, family.peer_padding)
 
-    Raises:
-        DataError: it cannot be started there.
-    """
-
-    def __init__(self, python: Path, family: Family) -> None:
-        self._family, program = family, family.peer
-        try:
-            self._process = subprocess.Popen(
-                [python, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-        except OSError as error:
-            raise DataError(f"{python} cannot run {program.name}: {error}") from error
-        try:
-            about = json.loads(self._process.stdout.readline())
-        except ValueError as error:
-            self._process.communicate()
-            raise DataError(f"{python} cannot run {program.name}: it says nothing") from error
-        self._scratch = tempfile.TemporaryDirectory(prefix="reppose-peer-")
-        self.entrant = Entrant(
-            about["name"], about["licence"], tuple(about["keypoints"]), self._predict, self._timed, ours=False
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.communicate()
-        self._scratch.cleanup()
-
-    def _ask(self, question: dict[str, object]) -> dict[str, float]:
-        print(json.dumps(question), file=self._process.stdin, flush=True)
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise DataError(f"{self.entrant.name} ended without an answer")
-        return json.loads(answer)
-
-    def _cut(self, people: list[Person]) -> tuple[Crops, Floats]:
-        return evaluate.crops(people, self._family.peer_size, self._family.peer_padding)
-
-    def _crops(self, people: list[Person]) -> tuple[Path, Floats]:
-        path = Path(self._scratch.name) / "crops.npy"
-        images, matrices = self._cut(people)
-        np.save(path, images)
-        return path, matrices
-
-    def _predict(self, people: list[Person]) -> tuple[Floats, Floats]:
-        path, matrices = self._crops(people)
-        out = path.with_name("found.npz")
-        self._ask({"crops": str(path), "out": str(out)})
-        with np.load(out) as found:
-            points, scores = found["points"], found["scores"]
+    def predict(people: list[Person]) -> tuple[Floats, Floats]:
+        images, matrices = crops(people)
+        points, scores = peer.find(images)
         return geometry.apply(geometry.invert(matrices), points), scores
 
-    def _timed(self, people: list[Person], calls: int) -> float:
-        path = Path(self._scratch.name) / "one.npy"
-        if not path.exists():
-            np.save(path, self._cut(people[:1])[0])
-        return self._ask({"time": str(path), "calls": calls})["ms"]
+    shown: list[Crops] = []
+
+    def timed(people: list[Person], calls: int) -> float:
+        shown[:] = shown or [crops(people[:1])[0]]
+        return peer.timed(shown[0], calls)
+
+    return Entrant(peer.name, peer.licence, peer.keypoints, predict, timed, ours=False)
 
 
 def measure(

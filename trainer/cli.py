@@ -188,6 +188,38 @@ def synth_fit(
 
 
 @app.command()
+def label(
+    annotations: Annotated[
+        Path, typer.Argument(help="COCO-keypoints JSON of people without keypoints, relative to --data.")
+    ],
+    out: Annotated[Path, typer.Argument(help="COCO-keypoints JSON to write.")],
+    peer: Annotated[Path, typer.Option(help="Python of an environment with mediapipe, whose net it is.")],
+    data: DataRoot = Path("data"),
+    family: Annotated[Literal["body", "hand"], typer.Option(help="Of what the pictures are.")] = "hand",
+    images: Images = None,
+) -> None:
+    """Find keypoints for pictures that have none, by MediaPipe's nets, where they agree on several views of it.
+
+    Pictures stay where they are: give their folder or tar as `images` beside the new `annotations`.
+
+    Example: reppose-train label hands/presence_train.json ../data/labelled/presence_train.json --data ../data
+        --peer peers/bin/python
+    """
+    from trainer import labelling
+    from trainer.benchmark_families import FAMILIES
+    from trainer.peer import Peer
+
+    chosen = FAMILIES[family]
+    stored = None if images is None else data / images
+    with Peer(peer, chosen.peer) as program:
+        document = labelling.label(
+            program, data / annotations, chosen.skeleton, chosen.peer_size, images=stored
+        )
+    labelling.write(document, out)
+    typer.echo(f"wrote {out}: {document['info']['kept']} of {document['info']['looked_at']}")
+
+
+@app.command()
 def ablate(
     plan: Annotated[str, typer.Argument(help="YAML plan, or the name of a shipped one.")],
     data: DataRoot = Path("data"),
@@ -285,6 +317,7 @@ def benchmarks(
     from model_zoo import bundle
     from trainer import benchmarks as comparing
     from trainer.benchmark_families import FAMILIES
+    from trainer.peer import Peer
 
     chosen = FAMILIES[family]
     found = [
@@ -304,7 +337,8 @@ def benchmarks(
         base = next((each for each in entrants if each.name == name), None)
         base = base or comparing.entrant(compared, "fp32")
         if peer is not None:
-            entrants.append(stack.enter_context(comparing.Peer(peer, chosen)).entrant)
+            program = stack.enter_context(Peer(peer, chosen.peer))
+            entrants.append(comparing.entrant_of(program, chosen))
         sets = comparing.people_of(data, on or chosen.sets, chosen.skeleton)
         comparing.measure(entrants, sets, chosen, base, lambda text: typer.echo(text, err=True))
     words = "" if family == "body" else f" --family {family}"

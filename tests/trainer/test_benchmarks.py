@@ -18,6 +18,7 @@ from trainer.benchmark_families import FAMILIES, Family
 from trainer.data import people
 from trainer.data.people import Person, Picture
 from trainer.errors import DataError
+from trainer.peer import Peer
 
 PEER = """
 import json, sys
@@ -77,8 +78,8 @@ def test_nobody_is_upright_or_tilted_without_a_trunk() -> None:
 def test_a_peer_answers_in_pixels_of_the_pictures(bodies: Family, tmp_path: Path) -> None:
     made = people_made.make(tmp_path / "made", count=6)
     found = people.read(made.annotations, BODY19)
-    with benchmarks.Peer(Path(sys.executable), bodies) as program:
-        entrant = program.entrant
+    with Peer(Path(sys.executable), bodies.peer) as program:
+        entrant = benchmarks.entrant_of(program, bodies)
         points, scores = entrant.predict(found)
         benchmarks._figures(entrant, "made", found, bodies)
         assert entrant.timed(found, 3) == 7.0
@@ -93,10 +94,10 @@ def test_a_peer_answers_in_pixels_of_the_pictures(bodies: Family, tmp_path: Path
 
 def test_a_peer_that_cannot_run_is_an_error(bodies: Family, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot run"):
-        benchmarks.Peer(tmp_path / "no-python", bodies)
+        Peer(tmp_path / "no-python", bodies.peer)
     bodies.peer.write_text("raise SystemExit(3)")
     with pytest.raises(DataError, match="cannot run"):
-        benchmarks.Peer(Path(sys.executable), bodies)
+        Peer(Path(sys.executable), bodies.peer)
 
 
 def entries_of(report: Path) -> dict[str, dict[str, str]]:

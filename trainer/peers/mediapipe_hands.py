@@ -1,4 +1,4 @@
-"""MediaPipe Hands (Apache-2.0), the whole call on single pictures, for `reppose-train benchmarks --family hand --peer`.
+"""MediaPipe Hands (Apache-2.0), the whole call on single pictures, for `reppose-train benchmarks` and `label` of hands.
 
 It speaks as `mediapipe_pose` does, in the same environment. It looks for palms first; a picture in which it finds none
 has no hand for it. That it is content with a chance of 0.1 makes it miss fewer of the pictures here, which show one.
