@@ -67,7 +67,8 @@ def write(plan: Plan, out: Path, data: Path, document: Path, command: str, laten
     ]
     config = found[0][1][0].config
     lengths = {row.name: _length(done[0].config) for row, done in found}
-    usual = lengths[found[0][0].name]
+    usual_row = found[0][0].name
+    usual = lengths[usual_row]
     others = [f"`{name}` has {length}" for name, length in lengths.items() if length != usual]
     names = list(columns.values())
     gains = [_gains(found, row, columns) for row, _ in found]
@@ -80,6 +81,7 @@ def write(plan: Plan, out: Path, data: Path, document: Path, command: str, laten
         f"epoch, by decoder `{config.codec.decoder}` where there are heatmaps. Behind a figure stands the standard",
         "deviation over the seeds that are finished.",
         "Such short runs show what helps early; a long schedule may rank otherwise.",
+        *([f"Latency: processor time of a crop on one thread, `{usual_row}` in fp32 is 1."] if latency else []),
         *([f"Other lengths: {', '.join(others)}."] if others else []),
         *([f"Not finished by any seed yet: {', '.join(missing)}."] if missing else []),
         "",

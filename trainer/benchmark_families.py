@@ -52,9 +52,9 @@ def of_bodies(people: list[Person], points: Floats, scores: Floats, skeleton: Sk
     standing = np.array([upright(person, skeleton) for person in people], object)
     for words, wanted in (("upright", True), ("tilted", False)):
         rows = np.flatnonzero(standing == wanted)
-        some = [people[row] for row in rows]
-        if some:
-            found[words] = metrics.pck(some, points[rows], skeleton).value
+        rows = rows[metrics.lengths([people[row] for row in rows], skeleton, metrics.DIAGONALS) > 0]
+        if len(rows):
+            found[words] = metrics.pck([people[row] for row in rows], points[rows], skeleton).value
     return found, score.per_keypoint
 
 

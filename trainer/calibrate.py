@@ -178,10 +178,12 @@ def _with(manifest: BundleManifest, calibration: tuple[Calibration, ...]) -> Bun
     return manifest.model_copy(update={"calibration": calibration, "schema_version": needed})
 
 
-def _events(odds: Numbers, true: NDArray[np.bool_]) -> Fit | None:
+def _events(
+    odds: Numbers, true: NDArray[np.bool_], whose: NDArray[np.integer[Any]] | None = None
+) -> Fit | None:
     """None where the set does not allow it."""
     try:
-        return reliability.events(odds, true)
+        return reliability.events(odds, true, whose=whose)
     except DataError:
         return None
 
@@ -205,8 +207,8 @@ def _classes(
 
 def _keypoints(
     net: Net, manifest: BundleManifest, people: list[Person], images: NDArray[np.uint8], matrices: Numbers
-) -> tuple[Numbers, NDArray[np.bool_]]:
-    """Log-odds of all labelled keypoints as the net learnt them, and which of them lie where they should."""
+) -> tuple[Numbers, NDArray[np.bool_], NDArray[np.integer[Any]]]:
+    """Log-odds of all labelled keypoints as the net learnt them, which of them are right, and whose they are."""
     maps = manifest.heatmaps
     decoder = None if maps is None else manifest.codec.decoder
     points, scores = evaluate.predict(
@@ -214,7 +216,7 @@ def _keypoints(
     )
     labelled = np.stack([person.visible for person in people]) > 0
     before = manifest.score_calibration if maps is None else None  # decoders read what no map has touched
-    return _odds(scores, before)[labelled], evaluate.near(people, points)[labelled]
+    return _odds(scores, before)[labelled], evaluate.near(people, points)[labelled], labelled.nonzero()[0]
 
 
 def _odds(probabilities: Numbers, before: Calibration | None) -> Numbers:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from model_zoo import skeletons
 from model_zoo.manifest import BundleManifest, Quantisation
+from trainer.config import Data
 
 
 def text(manifest: BundleManifest) -> str:
@@ -49,7 +50,7 @@ def text(manifest: BundleManifest) -> str:
             "",
             "## Accuracy",
             "",
-            "Of the exported graphs, on crops about the labelled boxes, no flip test; none of these was trained on. In",
+            f"Of the exported graphs, on crops about the labelled boxes, no flip test; {_learnt_from(manifest)}. In",
             "per cent; of errors and ECE less is better.",
             "",
             *_meanings(manifest),
@@ -98,6 +99,14 @@ def text(manifest: BundleManifest) -> str:
             "",
         ]
     )
+
+
+def _learnt_from(manifest: BundleManifest) -> str:
+    """Which of the sets that figures are of the net was trained on."""
+    sources = Data.model_validate(manifest.training.config["data"]).train
+    names = {source.name for source in sources}
+    learnt = sorted({each.data for each in manifest.accuracy} & names)
+    return f"trained on {', '.join(learnt)}" if learnt else "none of these was trained on"
 
 
 _METRICS = {
@@ -218,7 +227,8 @@ def _calibration(manifest: BundleManifest) -> list[str]:
         "",
         "Probabilities were made to come true as often as they say, by an affine map of log-odds x in the graph. The",
         f"error is the expected calibration error in {bins} equal bins, without the map and with it; with it each half",
-        "of the cases is judged by a map that was fitted on the other half.",
+        "of the cases is judged by a map that was fitted on the other half. Under Accuracy the ECE of these sets is of",
+        "maps that were fitted on them, and flatters.",
         "",
         *_table(
             ("Output", "Probability that", "Map", "Fitted on (cases)", "Error before", "Error", "Command"),

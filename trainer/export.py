@@ -256,7 +256,7 @@ def _manifest(folder: RunFolder, config: RunConfig, net: HeadedNet, version: str
         opset=OPSET,
         training=Training(
             command=facts["command"],
-            config=config.model_dump(mode="json"),
+            config=config.model_dump(mode="json", by_alias=True),
             seed=config.seed,
             epochs=state["epoch"],
             hours=round(sum(row["seconds"] for row in state["history"]) / 3600, 2),

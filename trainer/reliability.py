@@ -143,13 +143,26 @@ def expected_error(bins: tuple[Bin, ...]) -> float:
     return sum(each.count * abs(each.probability - each.frequency) for each in bins) / total
 
 
-def events(logits: Floats, true: NDArray[np.bool_], *, bins: int = BINS) -> Fit:
+def events(
+    logits: Floats,
+    true: NDArray[np.bool_],
+    *,
+    whose: NDArray[np.integer[Any]] | None = None,
+    bins: int = BINS,
+) -> Fit:
     """Calibrate (N,) log-odds of something that came true or not: presence, a keypoint that is where it is said to be.
+
+    Args:
+        logits: log-odds.
+        true: what came of them.
+        whose: (N,) numbers of whom the cases are of, as one person's keypoints are right or wrong together; none is on
+            both sides when the error is estimated. Each case by itself unless given.
+        bins: equal parts of 0 to 1.
 
     Raises:
         DataError: as `affine`.
     """
-    return _fit(logits, np.asarray(true, bool), affine, lambda x, y: (sigmoid(x), y), bins)
+    return _fit(logits, np.asarray(true, bool), affine, lambda x, y: (sigmoid(x), y), bins, whose)
 
 
 def classes(logits: Floats, labels: NDArray[np.integer[Any]], *, bins: int = BINS) -> Fit:
@@ -171,10 +184,11 @@ def _fit(
     fitted: Callable[[Floats, NDArray[Any]], Affine],
     judged: Callable[[Floats, NDArray[Any]], tuple[Floats, NDArray[np.bool_]]],
     bins: int,
+    whose: NDArray[np.integer[Any]] | None = None,
 ) -> Fit:
     logits = np.asarray(logits, np.float64)
     whole = fitted(logits, labels)
-    halves = np.arange(len(labels)) % 2 == 0
+    halves = (np.arange(len(labels)) if whose is None else np.asarray(whose)) % 2 == 0
     held_out = np.empty_like(logits)
     for half in (halves, ~halves):
         try:

@@ -184,7 +184,7 @@ def test_the_bundle_is_verified_and_complete(trained: Any, exported: Bundle) -> 
     manifest = read.manifest
     assert manifest.input.size == (64, 64)
     assert (manifest.heatmaps.height, manifest.heatmaps.width, manifest.heatmaps.stride) == (8, 8, 8)
-    assert manifest.training.config == trained.config.model_dump(mode="json")
+    assert RunConfig.model_validate(manifest.training.config) == trained.config
     assert (manifest.training.epochs, manifest.training.seed) == (4, 1)
     assert [(each.name, each.people) for each in manifest.training.data] == [("people", 64)]
 
@@ -211,6 +211,7 @@ def test_the_card_tells_the_facts(exported: Bundle) -> None:
     text = (written.folder / "README.md").read_text("utf-8")
     assert text == card.text(written.manifest)
     assert text.startswith("# mini 3\n")
+    assert "; trained on people." in text
     for each in written.manifest.accuracy:
         assert f"| people | {each.people} | {each.metric} | fp32 | {each.value:.1f} | dark |" in text
 

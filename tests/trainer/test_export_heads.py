@@ -43,7 +43,7 @@ def crops() -> np.ndarray:
     return np.stack([hands_made.picture(rng, each)[8:72, 8:72] for each in hands])
 
 
-def test_the_manifest_tells_of_every_head(exported):
+def test_the_manifest_tells_of_every_head(trained_hand, exported):
     manifest = bundle.read(exported.folder).manifest
     assert manifest.schema_version == 2
     assert manifest.presence.of == "hand"
@@ -53,6 +53,8 @@ def test_the_manifest_tells_of_every_head(exported):
     }
     assert (manifest.depth.root, manifest.depth.scale) == ("wrist", 1.0)
     assert manifest.heatmaps is None
+    again = configuration.RunConfig.model_validate(exported.manifest.training.config)
+    assert again == trained_hand.config
 
 
 def test_the_graph_says_what_the_net_says(trained_hand, exported, crops):

@@ -109,5 +109,17 @@ def test_the_error_with_the_map_is_no_self_praise():
     assert held_out > own
 
 
+def test_one_person_s_keypoints_are_not_on_both_sides():
+    """Cases that are right or wrong together would be recognised in the other half."""
+    rng = np.random.default_rng(5)
+    apart, together = [], []
+    for _ in range(40):
+        whose = np.repeat(np.arange(40), 10)
+        x, true = rng.normal(0, 3, 40)[whose], (rng.random(40) < 0.5)[whose]
+        together.append(reliability.events(x, true, whose=whose, bins=5).error)
+        apart.append(reliability.events(x, true, bins=5).error)
+    assert np.mean(together) > 1.2 * np.mean(apart)
+
+
 def test_an_affine_map_is_what_it_says():
     np.testing.assert_array_equal(Affine(2.0, 1.0)(np.array([0.0, 3.0])), [1.0, 7.0])

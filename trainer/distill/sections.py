@@ -64,7 +64,7 @@ class Distillation(BaseModel):
     @model_validator(mode="after")
     def _go_together(self) -> Self:
         if self.teacher is not None and self.reshapes:
-            raise ValueError("choose teacher or one of okdhp, netaug")
+            raise ValueError("choose teacher, or okdhp and netaug; they do not go together")
         if self.netaug is not None and self.okdhp is not None and self.okdhp.ensemble == "groups":
             raise ValueError("netaug does not go with okdhp.ensemble groups, whose heads read several widths")
         return self
