@@ -150,11 +150,15 @@ class Trial:
 
     @property
     def finished(self) -> bool:
-        """Whether its last epoch is measured; a run of another configuration in its place is none of the plan's."""
+        """Whether its last epoch is measured; a run of another configuration in its place is none of the plan's.
+
+        How often it was measured on its way changes nothing of what it learnt.
+        """
+        often = {"validate_every": self.config.validate_every}
         try:
             return (
                 self.folder.metrics()[-1]["epoch"] == self.config.epochs
-                and self.folder.config() == self.config
+                and self.folder.config().model_copy(update=often) == self.config
             )
         except CheckpointError:
             return False

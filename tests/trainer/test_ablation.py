@@ -131,6 +131,13 @@ def test_a_run_of_another_configuration_is_not_the_plans(done: Any) -> None:
     assert not list(ablation.results(changed, out))
 
 
+def test_a_run_that_was_measured_less_often_is_the_plans_all_the_same(done: Any) -> None:
+    plan, _, out = done
+    seldom = Plan.model_validate(document(base=document()["base"] | {"validate_every": 5}))
+    assert seldom.config("first", 1) != plan.config("first", 1)
+    assert all(each.finished for each in ablation.trials(seldom, out))
+
+
 def test_a_run_that_fails_is_named(done: Any, tmp_path: Path) -> None:
     plan, _, _ = done
     with pytest.raises(ConfigError, match=r"row first, seed 1 failed; see .*log\.txt"):

@@ -234,7 +234,7 @@ def test_what_the_objective_learns_is_in_the_optimiser_without_decay() -> None:
         ({"net": {"classes": ["one"]}}, "classes: at least two"),
         ({"net": {"head": "rle"}, "distillation": {"okdhp": {}}}, "distillation.okdhp: only for a softmax"),
         ({"losses": {"bone": 1}, "distillation": {"okdhp": {}}}, "distillation.okdhp: only with losses.heatmap"),
-        ({"distillation": {"netaug": {}, "teacher": {"bundle": "made"}}}, "distillation: choose teacher, or okdhp and netaug"),
+        ({"distillation": {"netaug": {}, "teacher": {"bundle": "made"}}}, "distillation: choose teacher, or okdhp"),
         ({"distillation": {"okdhp": {"ensemble": "groups"}, "netaug": {}}}, "distillation: netaug does not go"),
         ({"net": {"head": "dsnt"}, "losses": {"coordinates": {"kind": "laplace"}}}, "learns the scale"),
         ({"root": "tail"}, "root: body19 has no keypoint 'tail'"),
