@@ -149,17 +149,23 @@ class Trial:
     """What it is trained on, where that is made for it."""
 
     @property
-    def finished(self) -> bool:
-        """Whether its last epoch is measured; a run of another configuration in its place is none of the plan's.
+    def begun(self) -> RunConfig | None:
+        """The configuration that it was begun with; None where the run in its place, if any, is none of the plan's.
 
-        How often it was measured on its way changes nothing of what it learnt.
+        It is the plan's but for how often it is measured, which changes nothing of what is learnt.
         """
-        often = {"validate_every": self.config.validate_every}
         try:
-            return (
-                self.folder.metrics()[-1]["epoch"] == self.config.epochs
-                and self.folder.config().model_copy(update=often) == self.config
-            )
+            found = self.folder.config()
+        except (CheckpointError, ConfigError):
+            return None
+        often = {"validate_every": self.config.validate_every}
+        return found if found.model_copy(update=often) == self.config else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether its last epoch is measured."""
+        try:
+            return self.begun is not None and self.folder.metrics()[-1]["epoch"] == self.config.epochs
         except CheckpointError:
             return False
 
@@ -289,7 +295,7 @@ def _started(trial: Trial, data: Path, cache: Path) -> subprocess.Popen[bytes]:
     with contextlib.suppress(FileExistsError):  # another seed of the row was here first
         shared.symlink_to(os.path.relpath(kept, folder.parent))
     wanted = folder / "wanted.yaml"
-    wanted.write_text(configuration.dump(trial.config), "utf-8")
+    wanted.write_text(configuration.dump(trial.begun or trial.config), "utf-8")
     words = [sys.executable, "-m", "trainer", "train", str(wanted), "--data", str(data), "--out", str(folder)]
     return _child([*words, "--processes", "1"], folder / "log.txt")
 

@@ -55,6 +55,7 @@ def write(plan: Plan, out: Path, data: Path, document: Path, command: str, laten
     Raises:
         CheckpointError: no run is finished yet.
     """
+    document.parent.mkdir(parents=True, exist_ok=True)
     found = list(results(plan, out))
     if not found:
         raise CheckpointError(f"{out} has no finished run of this plan yet")
@@ -173,7 +174,9 @@ def _decoders(found: Found, data: Path) -> Table:
 def _measured_decoders(trial: Trial, data: Path) -> dict[str, dict[str, float]]:
     kept, measured = trial.folder.path / "decoders.json", trial.folder.path / "metrics.csv"
     if kept.is_file() and kept.stat().st_mtime >= measured.stat().st_mtime:
-        return json.loads(kept.read_text("utf-8"))
+        known = json.loads(kept.read_text("utf-8"))
+        if known.keys() == codecs.decoders().keys():
+            return known
     config = trial.config
     metric = metrics.headline_name(skeletons.skeleton(config.skeleton))
     found: dict[str, dict[str, float]] = {}
@@ -184,7 +187,9 @@ def _measured_decoders(trial: Trial, data: Path) -> dict[str, dict[str, float]]:
             )  # fmt: skip
             known = {score.metric: score.value for _, score, _ in scores}
             found.setdefault(decoder, {})[source.name] = known.get(metric, math.nan)
-    kept.write_text(json.dumps(found), "utf-8")
+    partial = kept.with_suffix(".partial")
+    partial.write_text(json.dumps(found), "utf-8")
+    partial.replace(kept)
     return found
 
 

@@ -95,7 +95,9 @@ class RunFolder:
             "commands_before": [] if before is None else before.commands(),
         }
         (self.path / "facts.json").write_text(json.dumps(facts, indent=2), "utf-8")
-        self.config_file.write_text(configuration.dump(config), "utf-8")
+        partial = self.path / "config.partial"
+        partial.write_text(configuration.dump(config), "utf-8")
+        partial.replace(self.config_file)
 
     def facts(self) -> dict[str, Any]:
         """What `start` wrote down."""

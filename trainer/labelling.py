@@ -41,6 +41,8 @@ def label(
 ) -> dict[str, Any]:
     """Everybody of a set who is there and has no keypoints yet, where the peer agrees with itself.
 
+    Where several are in a picture, what the peer finds is taken for the person in whose box its middle lies.
+
     Args:
         peer: that looks for them.
         annotations: COCO-keypoints JSON.
@@ -52,22 +54,27 @@ def label(
         A COCO-keypoints document of those who got keypoints; what else is known of them is kept.
 
     Raises:
-        DataError: the set cannot be read, or has nobody to be labelled; the peer lacks a keypoint.
+        DataError: the set cannot be read, does not say how large its pictures are, or has nobody to be labelled;
+            the peer lacks a keypoint.
     """
     if missing := [name for name in skeleton.keypoints if name not in peer.keypoints]:
         raise DataError(f"{peer.name} knows no {', '.join(missing)} of {skeleton.name}")
-    everybody = reading.read(annotations, skeleton, images=images)
+    everybody = reading.read(annotations, skeleton, images=images, keypoints_at_least=0)
     people = [each for each in everybody if each.presence != 0 and not each.visible.any()]
     if not people:
         raise DataError(f"{annotations} has nobody without keypoints")
+    pictures = {each["id"]: each for each in reading.load_json(annotations)["images"]}
+    if lacking := {
+        each.image_id for each in people if not {"width", "height"} <= pictures[each.image_id].keys()
+    }:
+        raise DataError(f"{annotations}: images {min(lacking)}: width and height are missing")
     labelled = []
     starts = range(0, len(people), _AT_ONCE)
     for start in track(starts, "Looking at people", total=len(starts)):
         some = people[start : start + _AT_ONCE]
         for person, views in zip(some, seen(peer, some, skeleton, size), strict=True):
-            if (points := agreed(views)) is not None:
+            if (points := agreed(views)) is not None and _within(person, points):
                 labelled.append((person, points))
-    pictures = {each["id"]: each for each in reading.load_json(annotations)["images"]}
     entries = [_entry(number, *each, pictures) for number, each in enumerate(labelled, start=1)]
     return {
         "info": {
@@ -112,6 +119,12 @@ def agreed(views: Sequence[Floats]) -> Floats | None:
     return middle if apart <= APART * size else None
 
 
+def _within(person: Person, points: Floats) -> bool:
+    """Whether they are this person's, and no neighbour's whom the context about the box shows too."""
+    middle = points.mean(axis=0) - person.box[:2]
+    return bool((middle >= 0).all() and (middle <= person.box[2:]).all())
+
+
 def _entry(
     number: int, person: Person, points: Floats, pictures: dict[int, dict[str, Any]]
 ) -> dict[str, Any]:
@@ -141,6 +154,15 @@ def _entry(
 
 
 def write(document: dict[str, Any], out: Path) -> None:
-    """Write the document; its folder is made."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(document), "utf-8")
+    """Write the document; its folder is made.
+
+    Raises:
+        DataError: it cannot be written there.
+    """
+    partial = out.with_name(f"{out.name}.partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(document), "utf-8")
+        partial.replace(out)
+    except OSError as error:
+        raise DataError(f"cannot write {out}: {error.strerror}") from error

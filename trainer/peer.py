@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import tempfile
@@ -50,7 +51,9 @@ class Peer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.communicate()
+        with contextlib.suppress(BrokenPipeError):  # what it was asked and did not hear
+            self._process.communicate()
+        self._process.wait()
         self._scratch.cleanup()
 
     def find(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
@@ -68,8 +71,12 @@ class Peer:
         return self._ask({"time": str(shown), "calls": calls})["ms"]
 
     def _ask(self, question: dict[str, object]) -> dict[str, float]:
-        print(json.dumps(question), file=self._process.stdin, flush=True)
-        answer = self._process.stdout.readline()
+        try:
+            print(json.dumps(question), file=self._process.stdin, flush=True)
+        except BrokenPipeError:
+            answer = ""
+        else:
+            answer = self._process.stdout.readline()
         if not answer:
             raise DataError(f"{self.name} ended without an answer")
         return json.loads(answer)

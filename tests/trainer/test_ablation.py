@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import statistics
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from tests.trainer import hands_made, people_made
-from trainer import ablation, ablation_figures, ablation_report, loop
+from trainer import ablation, ablation_figures, ablation_report, cli, loop
 from trainer.ablation import Plan, Trial
 from trainer.checkpoint import RunFolder
 from trainer.errors import CheckpointError, ConfigError
@@ -136,6 +138,29 @@ def test_a_run_that_was_measured_less_often_is_the_plans_all_the_same(done: Any)
     seldom = Plan.model_validate(document(base=document()["base"] | {"validate_every": 5}))
     assert seldom.config("first", 1) != plan.config("first", 1)
     assert all(each.finished for each in ablation.trials(seldom, out))
+
+
+def test_a_run_begun_under_another_rhythm_of_measuring_goes_on(done: Any, tmp_path: Path) -> None:
+    plan, root, out = done
+    (trial, *_) = ablation.trials(plan, out, ["first"])
+    (mine, *_) = ablation.trials(
+        Plan.model_validate(document(base=document()["base"] | {"validate_every": 5})), tmp_path, ["first"]
+    )
+    mine.folder.start(trial.config, [1], "a made machine")
+    assert (mine.begun, mine.finished) == (trial.config, False)
+    ablation.run([mine], root, 1, lambda _: None)
+    assert mine.finished
+    assert mine.folder.config() == trial.config
+
+
+def test_a_run_that_cannot_be_read_is_not_the_plans(done: Any, tmp_path: Path) -> None:
+    plan, _, out = done
+    shutil.copytree(out / "first", tmp_path / "first", symlinks=True)
+    (trial, *_) = ablation.trials(plan, tmp_path, ["first"])
+    assert trial.finished
+    for broken in ("{", trial.folder.config_file.read_text("utf-8") + "old_key: 1\n"):
+        trial.folder.config_file.write_text(broken, "utf-8")
+        assert not trial.finished
 
 
 def test_a_run_that_fails_is_named(done: Any, tmp_path: Path) -> None:
@@ -272,6 +297,29 @@ def test_a_report_of_one_row_has_nothing_to_compare(done: Any, tmp_path: Path) -
     assert "| dark |" in report.read_text("utf-8")
     assert "![" not in report.read_text("utf-8")
     assert not report.with_suffix(".png").exists()
+
+
+def test_a_report_says_by_which_command_and_is_of_all_rows(done: Any, tmp_path: Path) -> None:
+    plan, root, out = done
+    named = tmp_path / "plan.yaml"
+    named.write_text(yaml.safe_dump(document()), "utf-8")
+    report = tmp_path / "new" / "report.md"
+    words = [
+        "ablate",
+        str(named),
+        "--data",
+        str(root),
+        "--out",
+        str(out),
+        "--no-latency",
+        "--report",
+        str(report),
+    ]
+    told = CliRunner().invoke(cli.app, words)
+    assert told.exit_code == 0, told.output
+    assert f"--data DATA --out {out} --no-latency --report {report}`" in report.read_text("utf-8")
+    told = CliRunner().invoke(cli.app, [*words, "--row", "mse"])
+    assert (told.exit_code, "a report is of all rows" in told.output) == (2, True)
 
 
 def test_no_report_without_a_run(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from trainer import cli, labelling
 from trainer.benchmark_families import FAMILIES
 from trainer.data import people
 from trainer.errors import DataError
+from trainer.peer import Peer
 
 SIDE, SIZE = 120, (384, 384)
 
@@ -137,3 +140,97 @@ def test_the_command_runs_the_program(patches: Path, tmp_path: Path, monkeypatch
     told = CliRunner().invoke(cli.app, [*run[:1], finished.name, *run[2:]])
     assert told.exit_code != 0
     assert "has nobody without keypoints" in str(told.exception)
+
+
+def test_a_neighbour_s_hand_is_not_this_one_s(tmp_path: Path) -> None:
+    """Both boxes' surroundings show the only hand that the net can see."""
+    cv2.imwrite(str(tmp_path / "0.png"), np.hstack([picture("dots"), picture("nothing")]))
+    boxes = {1: [20, 10, 80, 100], 2: [105, 0, 110, 110]}
+    document = json_of(tmp_path, {"width": 2 * SIDE}, boxes)
+    found = labelling.label(peer_made.Made(), document, HAND21, SIZE)
+    assert [each["id"] for each in found["images"]] == [0]
+    [entry] = found["annotations"]
+    x, _, width, _ = entry["bbox"]
+    assert (found["info"]["looked_at"], boxes[1][0] <= x + width / 2 <= boxes[1][0] + boxes[1][2]) == (
+        2,
+        True,
+    )
+
+
+def json_of(folder: Path, size: dict[str, int], boxes: dict[int, list[int]]) -> Path:
+    """One picture, `0.png`, and people of whom nothing but their boxes is known."""
+    path = folder / "boxes.json"
+    annotations = [
+        {"id": number, "image_id": 0, "category_id": 1, "bbox": box} for number, box in boxes.items()
+    ]
+    image = {"id": 0, "file_name": "0.png", "width": SIDE, "height": SIDE} | size
+    document = {"images": [image], "annotations": annotations, "categories": [{"id": 1, "name": "hand"}]}
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_a_box_is_enough_of_a_label_to_look_there(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "0.png"), picture("dots"))
+    document = labelling.label(peer_made.Made(), json_of(tmp_path, {}, {1: [0, 0, SIDE, SIDE]}), HAND21, SIZE)
+    [entry] = document["annotations"]
+    np.testing.assert_allclose(
+        np.array(entry["keypoints"]).reshape(-1, 3)[:, :2], truth(peer_made.HAND, HAND21), atol=0.5
+    )
+    assert "presence" not in entry
+
+
+def test_a_set_that_does_not_tell_its_pictures_sizes_is_refused_before_anybody_is_looked_at(
+    tmp_path: Path,
+) -> None:
+    cv2.imwrite(str(tmp_path / "0.png"), picture("dots"))
+    path = json_of(tmp_path, {}, {1: [0, 0, SIDE, SIDE]})
+    document = json.loads(path.read_text())
+    del document["images"][0]["width"]
+    path.write_text(json.dumps(document))
+    peer = peer_made.Made()
+    peer.find = pytest.fail
+    with pytest.raises(DataError, match="images 0: width and height are missing"):
+        labelling.label(peer, path, HAND21, SIZE)
+
+
+def test_the_command_takes_a_tar_and_trains_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAMILIES, "hand", replace(FAMILIES["hand"], peer=Path(peer_made.__file__)))
+    encoded = cv2.imencode(".png", np.vstack([picture("nothing"), picture("dots")]))[1].tobytes()
+    (tmp_path / "stored").mkdir()
+    tar = tmp_path / "stored" / "hands.tar"
+    with tarfile.open(tar, "w") as archive:
+        member = tarfile.TarInfo("0.png")
+        member.size = len(encoded)
+        archive.addfile(member, io.BytesIO(encoded))
+    with tarfile.open(tar) as archive:
+        [member] = archive.getmembers()
+        where = {"tar_offset": member.offset_data, "tar_size": member.size}
+    json_of(tmp_path, where | {"height": 2 * SIDE}, {1: [10, 10 + SIDE, 100, 100]})
+    out = tmp_path / "new" / "labelled.json"
+    run = ["label", "boxes.json", str(out), "--data", str(tmp_path), "--images", "stored/hands.tar"]
+    told = CliRunner().invoke(cli.app, [*run, "--peer", sys.executable])
+    assert told.exit_code == 0, told.output
+    [person] = people.read(out, HAND21, images=tar)
+    np.testing.assert_allclose(person.points, truth(peer_made.HAND, HAND21) + np.array([0, SIDE]), atol=0.5)
+    [(_, image)] = people.pictures([person])
+    assert image.shape == (2 * SIDE, SIDE, 3)
+    for wrong in (tmp_path, tmp_path / "boxes.json"):
+        told = CliRunner().invoke(cli.app, [run[0], run[1], str(wrong), *run[3:], "--peer", sys.executable])
+        assert told.exit_code == 2
+        assert "it is a folder, or the set itself" in told.output
+    assert not list(out.parent.glob("*.partial"))
+
+
+def test_what_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"cannot write .*labelled\.json: "):
+        labelling.write({}, tmp_path / "file" / "labelled.json")
+
+
+def test_a_peer_that_has_ended_is_one_clear_line(tmp_path: Path) -> None:
+    program = tmp_path / "brief.py"
+    program.write_text('print(\'{"name": "Brief", "licence": "none", "keypoints": []}\', flush=True)')
+    with Peer(Path(sys.executable), program) as peer:
+        peer._process.wait()
+        with pytest.raises(DataError, match="Brief ended without an answer"):
+            peer.find(np.zeros((1, 8, 8, 3), np.uint8))

@@ -109,15 +109,18 @@ def ablate(
     """
     from trainer import ablation
 
-    chosen, out = ablation.load(plan), out or Path("runs") / Path(plan).stem
+    usual = Path("runs") / Path(plan).stem
+    chosen, out = ablation.load(plan), out or usual
     if report is None:
         todo = ablation.trials(chosen, out, row or [])
         ablation.run(todo, data, jobs or len(os.sched_getaffinity(0)), typer.echo)
         return
     from trainer import ablation_report
 
-    timed = "" if latency else "--no-latency "
-    command = f"reppose-train ablate {plan} --data DATA {timed}--report {report}"
+    if row:
+        raise typer.BadParameter("a report is of all rows", param_hint="--row")
+    where, timed = "" if out == usual else f"--out {out} ", "" if latency else "--no-latency "
+    command = f"reppose-train ablate {plan} --data DATA {where}{timed}--report {report}"
     ablation_report.write(chosen, out, data, report, command, latency)
     typer.echo(f"wrote {report}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -103,15 +103,14 @@ def synth_fit(
 @app.command()
 def label(
     annotations: Annotated[
-        Path, typer.Argument(help="COCO-keypoints JSON of people without keypoints, relative to --data.")
+        Path, typer.Argument(help="COCO-keypoints JSON of hands without keypoints, relative to --data.")
     ],
     out: Annotated[Path, typer.Argument(help="COCO-keypoints JSON to write.")],
     peer: Annotated[Path, typer.Option(help="Python of an environment with mediapipe, whose net it is.")],
     data: DataRoot = Path("data"),
-    family: Annotated[Literal["body", "hand"], typer.Option(help="Of what the pictures are.")] = "hand",
     images: Images = None,
 ) -> None:
-    """Find keypoints for pictures that have none, by MediaPipe's nets, where they agree on several views of it.
+    """Find keypoints for hands that have none, by MediaPipe Hands, where it finds the same in several views of one.
 
     Pictures stay where they are: give their folder or tar as `images` beside the new `annotations`.
 
@@ -122,7 +121,9 @@ def label(
     from trainer.benchmark_families import FAMILIES
     from trainer.peer import Peer
 
-    chosen = FAMILIES[family]
+    if out.is_dir() or out.resolve() == (data / annotations).resolve():
+        raise typer.BadParameter("it is a folder, or the set itself", param_hint="out")
+    chosen = FAMILIES["hand"]
     stored = None if images is None else data / images
     with Peer(peer, chosen.peer) as program:
         document = labelling.label(

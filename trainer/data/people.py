@@ -132,11 +132,11 @@ def read(
         images: folder that `file_name` is relative to, or the indexed tar. None takes the tar of the same name
             beside the JSON if there is one, else the JSON's own folder.
         keypoints_at_least: people with fewer labelled keypoints of the skeleton are left out, as are crowds
-            and boxes without an area.
+            and boxes without an area; with 0 a box is enough.
 
     Raises:
-        DataError: the file or `images` cannot be read, the file has no keypoint that the skeleton knows, or an
-            entry is malformed.
+        DataError: the file or `images` cannot be read, an entry is malformed, or the file has no keypoint that the
+            skeleton knows though some are asked for.
     """
     document = load_json(annotations)
     if images is None:
@@ -153,7 +153,9 @@ def read(
         people = [
             _person(entry, pictures, columns, len(skeleton), focal.get(entry["image_id"]))
             for entry in document["annotations"]
-            if not entry.get("iscrowd") and _says_something(entry) and min(entry["bbox"][2:]) > 0
+            if not entry.get("iscrowd")
+            and (keypoints_at_least == 0 or _says_something(entry))
+            and min(entry["bbox"][2:]) > 0
         ]
         annotated = {entry["image_id"] for entry in document["annotations"]}
         people += [
@@ -163,7 +165,8 @@ def read(
         ]
     except MALFORMED as error:
         raise DataError(f"{annotations}: malformed entry ({type(error).__name__}: {error})") from error
-    if not any(len(targets) for targets, _ in columns.values()) and not any(each.labelled for each in people):
+    named = any(len(targets) for targets, _ in columns.values()) or any(each.labelled for each in people)
+    if keypoints_at_least > 0 and not named:
         raise DataError(f"{annotations} names no keypoint of {skeleton.name}")
     return [person for person in people if _is_enough(person, keypoints_at_least)]
 
