@@ -300,7 +300,7 @@ def test_a_report_of_one_row_has_nothing_to_compare(done: Any, tmp_path: Path) -
 
 
 def test_a_report_says_by_which_command_and_is_of_all_rows(done: Any, tmp_path: Path) -> None:
-    plan, root, out = done
+    _, root, out = done
     named = tmp_path / "plan.yaml"
     named.write_text(yaml.safe_dump(document()), "utf-8")
     report = tmp_path / "new" / "report.md"
