@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from model_zoo import codecs, skeletons
 from trainer import ablation_figures as figures
-from trainer import commands, evaluate, export, metrics, quantise
+from trainer import commands, evaluate, export, files, metrics, quantise
 from trainer.ablation import Plan, Row, Trial, results
 from trainer.ablation_figures import Found, Spread
 from trainer.config import RunConfig
@@ -187,9 +187,7 @@ def _measured_decoders(trial: Trial, data: Path) -> dict[str, dict[str, float]]:
             )  # fmt: skip
             known = {score.metric: score.value for _, score, _ in scores}
             found.setdefault(decoder, {})[source.name] = known.get(metric, math.nan)
-    partial = kept.with_suffix(".partial")
-    partial.write_text(json.dumps(found), "utf-8")
-    partial.replace(kept)
+    files.write_text(kept, json.dumps(found))
     return found
 
 

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from trainer import config as configuration
+from trainer import files
 from trainer.config import RunConfig
 from trainer.errors import CheckpointError
 
@@ -95,9 +96,7 @@ class RunFolder:
             "commands_before": [] if before is None else before.commands(),
         }
         (self.path / "facts.json").write_text(json.dumps(facts, indent=2), "utf-8")
-        partial = self.path / "config.partial"
-        partial.write_text(configuration.dump(config), "utf-8")
-        partial.replace(self.config_file)
+        files.write_text(self.config_file, configuration.dump(config))
 
     def facts(self) -> dict[str, Any]:
         """What `start` wrote down."""

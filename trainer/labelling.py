@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from model_zoo import geometry
 from model_zoo.skeletons import Skeleton
+from trainer import files
 from trainer.data import people as reading
 from trainer.data.people import Person
 from trainer.errors import DataError
@@ -63,7 +64,11 @@ def label(
     people = [each for each in everybody if each.presence != 0 and not each.visible.any()]
     if not people:
         raise DataError(f"{annotations} has nobody without keypoints")
-    pictures = {each["id"]: each for each in reading.load_json(annotations)["images"]}
+    pictures = {
+        number: entry | {"id": number}
+        for entry in reading.load_json(annotations)["images"]
+        for number in (int(entry["id"]),)  # as `read` has it
+    }
     if lacking := {
         each.image_id for each in people if not {"width", "height"} <= pictures[each.image_id].keys()
     }:
@@ -154,15 +159,8 @@ def _entry(
 
 
 def write(document: dict[str, Any], out: Path) -> None:
-    """Write the document; its folder is made.
-
-    Raises:
-        DataError: it cannot be written there.
-    """
-    partial = out.with_name(f"{out.name}.partial")
+    """Write the document; DataError where that cannot be."""
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(document), "utf-8")
-        partial.replace(out)
+        files.write_text(out, json.dumps(document))
     except OSError as error:
         raise DataError(f"cannot write {out}: {error.strerror}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import tempfile
@@ -51,9 +50,7 @@ class Peer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(BrokenPipeError):  # what it was asked and did not hear
-            self._process.communicate()
-        self._process.wait()
+        self._process.communicate()
         self._scratch.cleanup()
 
     def find(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:

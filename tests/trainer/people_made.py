@@ -93,7 +93,7 @@ def make(
         )
     encoded = {number: _png(image) for number, image in pictures.items()}
     if tar:
-        _write_tar(folder / f"{name}.tar", images, encoded)
+        write_tar(folder / f"{name}.tar", images, encoded)
     else:
         (folder / name).mkdir(exist_ok=True)
         for entry in images:
@@ -194,7 +194,7 @@ def _png(image: NDArray[np.uint8]) -> bytes:
     return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
-def _write_tar(path: Path, images: list[dict[str, Any]], encoded: dict[int, bytes]) -> None:
+def write_tar(path: Path, images: list[dict[str, Any]], encoded: dict[int, bytes]) -> None:
     """An uncompressed tar, and where each picture lies in it."""
     with tarfile.open(path, "w") as archive:
         for entry in images:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from model_zoo.skeletons import BODY19, HAND21, Skeleton
-from tests.trainer import peer_made
+from tests.trainer import peer_made, people_made
 from trainer import cli, labelling
 from trainer.benchmark_families import FAMILIES
 from trainer.data import people
@@ -36,6 +34,18 @@ def picture(kind: str) -> NDArray[np.uint8]:
     if kind == "doubt":
         image[100:, 100:] = 255
     return image
+
+
+def json_of(folder: Path, size: dict[str, int], boxes: dict[int, list[int]]) -> Path:
+    """One picture, `0.png`, and people of whom nothing but their boxes is known."""
+    path = folder / "boxes.json"
+    annotations = [
+        {"id": number, "image_id": 0, "category_id": 1, "bbox": box} for number, box in boxes.items()
+    ]
+    image = {"id": 0, "file_name": "0.png", "width": SIDE, "height": SIDE} | size
+    document = {"images": [image], "annotations": annotations, "categories": [{"id": 1, "name": "hand"}]}
+    path.write_text(json.dumps(document))
+    return path
 
 
 @pytest.fixture
@@ -151,22 +161,8 @@ def test_a_neighbour_s_hand_is_not_this_one_s(tmp_path: Path) -> None:
     assert [each["id"] for each in found["images"]] == [0]
     [entry] = found["annotations"]
     x, _, width, _ = entry["bbox"]
-    assert (found["info"]["looked_at"], boxes[1][0] <= x + width / 2 <= boxes[1][0] + boxes[1][2]) == (
-        2,
-        True,
-    )
-
-
-def json_of(folder: Path, size: dict[str, int], boxes: dict[int, list[int]]) -> Path:
-    """One picture, `0.png`, and people of whom nothing but their boxes is known."""
-    path = folder / "boxes.json"
-    annotations = [
-        {"id": number, "image_id": 0, "category_id": 1, "bbox": box} for number, box in boxes.items()
-    ]
-    image = {"id": 0, "file_name": "0.png", "width": SIDE, "height": SIDE} | size
-    document = {"images": [image], "annotations": annotations, "categories": [{"id": 1, "name": "hand"}]}
-    path.write_text(json.dumps(document))
-    return path
+    assert found["info"]["looked_at"] == 2
+    assert boxes[1][0] <= x + width / 2 <= boxes[1][0] + boxes[1][2]
 
 
 def test_a_box_is_enough_of_a_label_to_look_there(tmp_path: Path) -> None:
@@ -193,19 +189,15 @@ def test_a_set_that_does_not_tell_its_pictures_sizes_is_refused_before_anybody_i
         labelling.label(peer, path, HAND21, SIZE)
 
 
-def test_the_command_takes_a_tar_and_trains_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_takes_a_tar_and_its_answer_is_read_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(FAMILIES, "hand", replace(FAMILIES["hand"], peer=Path(peer_made.__file__)))
     encoded = cv2.imencode(".png", np.vstack([picture("nothing"), picture("dots")]))[1].tobytes()
     (tmp_path / "stored").mkdir()
-    tar = tmp_path / "stored" / "hands.tar"
-    with tarfile.open(tar, "w") as archive:
-        member = tarfile.TarInfo("0.png")
-        member.size = len(encoded)
-        archive.addfile(member, io.BytesIO(encoded))
-    with tarfile.open(tar) as archive:
-        [member] = archive.getmembers()
-        where = {"tar_offset": member.offset_data, "tar_size": member.size}
-    json_of(tmp_path, where | {"height": 2 * SIDE}, {1: [10, 10 + SIDE, 100, 100]})
+    tar, image = tmp_path / "stored" / "hands.tar", {"id": 0, "file_name": "0.png", "height": 2 * SIDE}
+    people_made.write_tar(tar, [image], {0: encoded})
+    json_of(tmp_path, image, {1: [10, 10 + SIDE, 100, 100]})
     out = tmp_path / "new" / "labelled.json"
     run = ["label", "boxes.json", str(out), "--data", str(tmp_path), "--images", "stored/hands.tar"]
     told = CliRunner().invoke(cli.app, [*run, "--peer", sys.executable])
@@ -214,11 +206,24 @@ def test_the_command_takes_a_tar_and_trains_from_it(tmp_path: Path, monkeypatch:
     np.testing.assert_allclose(person.points, truth(peer_made.HAND, HAND21) + np.array([0, SIDE]), atol=0.5)
     [(_, image)] = people.pictures([person])
     assert image.shape == (2 * SIDE, SIDE, 3)
-    for wrong in (tmp_path, tmp_path / "boxes.json"):
+    for wrong, reason in (
+        (tmp_path, "it is a folder, or the set itself"),
+        (tmp_path / "boxes.json", "it is a folder, or the set itself"),
+        (tmp_path / "boxes.json" / "new.json", "cannot be made"),
+    ):
         told = CliRunner().invoke(cli.app, [run[0], run[1], str(wrong), *run[3:], "--peer", sys.executable])
         assert told.exit_code == 2
-        assert "it is a folder, or the set itself" in told.output
+        assert reason in told.output
     assert not list(out.parent.glob("*.partial"))
+
+
+def test_numbers_of_pictures_may_be_text(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "0.png"), picture("dots"))
+    path = json_of(tmp_path, {"id": "0"}, {1: [0, 0, SIDE, SIDE]})
+    path.write_text(path.read_text().replace('"image_id": 0', '"image_id": "0"'))
+    labelling.write(labelling.label(peer_made.Made(), path, HAND21, SIZE), tmp_path / "labelled.json")
+    [person] = people.read(tmp_path / "labelled.json", HAND21)
+    assert (person.image_id, person.visible.all()) == (0, True)
 
 
 def test_what_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:

@@ -123,6 +123,12 @@ def label(
 
     if out.is_dir() or out.resolve() == (data / annotations).resolve():
         raise typer.BadParameter("it is a folder, or the set itself", param_hint="out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise typer.BadParameter(
+            f"{out.parent} cannot be made: {error.strerror}", param_hint="out"
+        ) from error
     chosen = FAMILIES["hand"]
     stored = None if images is None else data / images
     with Peer(peer, chosen.peer) as program:

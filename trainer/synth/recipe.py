@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from trainer import files
 from trainer.errors import DataError
 from trainer.synth import families
 
@@ -71,9 +72,7 @@ class Recipe:
                     "choose another folder, or delete this one"
                 )
             return
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.facts, indent=1) + "\n", "utf-8")
-        partial.replace(path)
+        files.write_text(path, json.dumps(self.facts, indent=1) + "\n")
 
 
 def pictures_of(folder: Path) -> list[Path]:
